@@ -1,0 +1,93 @@
+# shellcheck shell=bash disable=SC2034
+# Finds what is already on the machine. Each find_* sets its variables and succeeds, or fails and installs nothing.
+
+# The wheel is built for the stable interface of this version and later.
+PYTHON_MINIMUM=3.11
+
+find_compiler() { command -v cc >/dev/null || command -v gcc >/dev/null; }
+
+# Sets MPICC and MPIEXEC (absolute). A compiler wrapper and a launcher of different MPIs make every rank alone in its
+# world, so the launcher beside the wrapper wins over the one on PATH.
+find_mpi() {
+    local wrapper=${MPICC:-mpicc} beside
+    if ! wrapper=$(command -v "$wrapper"); then
+        [[ -z ${MPICC:-} ]] || die "MPICC names $MPICC, which is not a command; correct it or unset it."
+        return 1
+    fi
+    beside=${wrapper%/*}/$(basename "$wrapper" | sed s/mpicc/mpiexec/)
+    [[ -x $beside ]] || beside=$(command -v mpiexec) || return 1
+    MPICC=$wrapper MPIEXEC=$beside
+}
+
+# bindgen loads libclang at build time and needs the headers of the same clang (stddef.h), which Debian packages apart.
+find_libclang() {
+    local directory
+    [[ -z ${LIBCLANG_PATH:-} ]] || return 0
+    while read -r directory; do
+        compgen -G "$directory/libclang[-.]*so*" >/dev/null || continue
+        compgen -G "$directory/clang/*/include/stddef.h" >/dev/null && return 0
+        compgen -G "/usr/lib/clang/*/include/stddef.h" >/dev/null && return 0
+    done < <(
+        llvm-config --libdir 2>/dev/null
+        printf '%s\n' /usr/lib/llvm-*/lib
+        ldconfig -p 2>/dev/null | sed -n 's|.*libclang[-.].*=> \(.*\)/[^/]*$|\1|p'
+    )
+    return 1
+}
+
+# Prints the real executable of a Python that can be embedded and can make environments; else says on stderr why not.
+embeddable() {
+    "$1" - "$PYTHON_MINIMUM" <<'PYTHON'
+import os, sys, sysconfig
+minimum = tuple(int(part) for part in sys.argv[1].split("."))
+if sys.version_info < minimum:
+    sys.exit("is %d.%d and %s or later is needed" % (sys.version_info[0], sys.version_info[1], sys.argv[1]))
+import importlib.util
+get = sysconfig.get_config_var
+# conda's interpreter is linked statically but brings the shared library along.
+shared = get("Py_ENABLE_SHARED") or os.path.isdir(os.path.join(sys.base_prefix, "conda-meta"))
+library = "libpython%s%s.so" % (get("VERSION"), sys.abiflags)
+if not shared or not os.path.exists(os.path.join(get("LIBDIR"), library)):
+    sys.exit("has no shared %s in %s" % (library, get("LIBDIR")))
+if not os.path.exists(os.path.join(get("INCLUDEPY"), "Python.h")):
+    sys.exit("has no headers (Python.h)")
+if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
+    sys.exit("cannot make environments (no venv)")
+print(os.path.realpath(sys._base_executable))
+PYTHON
+}
+
+# Sets PYO3_PYTHON (absolute, never inside an environment). A PYO3_PYTHON that is already set is used or refused.
+find_python() {
+    local candidate why
+    if [[ -n ${PYO3_PYTHON:-} ]]; then
+        why=$(embeddable "$PYO3_PYTHON" 2>&1) || die "PYO3_PYTHON names $PYO3_PYTHON, which ${why:-does not run}; name another."
+        PYO3_PYTHON=$why
+        return 0
+    fi
+    for candidate in python3 /usr/bin/python3 python3.1{4,3,2,1}; do
+        command -v "$candidate" >/dev/null || continue
+        PYO3_PYTHON=$(embeddable "$candidate" 2>/dev/null) && return 0
+    done
+    unset PYO3_PYTHON
+    return 1
+}
+
+rust_minimum() { sed -n 's/^rust-version *= *"\(.*\)"/\1/p' Cargo.toml; }
+
+# at_least MINIMUM VERSION
+at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
+
+# need_newer_rust WHAT-IS-WRONG
+need_newer_rust() {
+    die "$1, and Rust $(rust_minimum) or later is needed: get it with rustup (https://rustup.rs), or load a newer module, and run this again."
+}
+
+# Fails when there is no cargo; a cargo that is too old ends the script.
+find_rust() {
+    local version
+    version=$(cargo --version 2>/dev/null) || return 1
+    version=${version#cargo }
+    RUST=${version%% *}
+    at_least "$(rust_minimum)" "$RUST" || need_newer_rust "the Rust on PATH is $RUST"
+}
