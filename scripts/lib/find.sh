@@ -41,7 +41,7 @@ embeddable() {
 import os, sys, sysconfig
 minimum = tuple(int(part) for part in sys.argv[1].split("."))
 if sys.version_info < minimum:
-    sys.exit("is %d.%d and %s or later is needed" % (sys.version_info[0], sys.version_info[1], sys.argv[1]))
+    sys.exit("is %d.%d where %s or later is needed" % (sys.version_info[0], sys.version_info[1], sys.argv[1]))
 import importlib.util
 get = sysconfig.get_config_var
 # conda's interpreter is linked statically but brings the shared library along.
@@ -61,7 +61,8 @@ PYTHON
 find_python() {
     local candidate why
     if [[ -n ${PYO3_PYTHON:-} ]]; then
-        why=$(embeddable "$PYO3_PYTHON" 2>&1) || die "PYO3_PYTHON names $PYO3_PYTHON, which ${why:-does not run}; name another."
+        command -v "$PYO3_PYTHON" >/dev/null || die "PYO3_PYTHON names $PYO3_PYTHON, which is not a command; name another."
+        why=$(embeddable "$PYO3_PYTHON" 2>&1) || die "PYO3_PYTHON names $PYO3_PYTHON, which $why; name another."
         PYO3_PYTHON=$why
         return 0
     fi
@@ -80,7 +81,7 @@ at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
 
 # need_newer_rust WHAT-IS-WRONG
 need_newer_rust() {
-    die "$1, and Rust $(rust_minimum) or later is needed: get it with rustup (https://rustup.rs), or load a newer module, and run this again."
+    die "$1 where $(rust_minimum) or later is needed: get it with rustup (https://rustup.rs), or load a newer module, and run this again."
 }
 
 # Fails when there is no cargo; a cargo that is too old ends the script.
@@ -89,5 +90,5 @@ find_rust() {
     version=$(cargo --version 2>/dev/null) || return 1
     version=${version#cargo }
     RUST=${version%% *}
-    at_least "$(rust_minimum)" "$RUST" || need_newer_rust "the Rust on PATH is $RUST"
+    at_least "$(rust_minimum)" "$RUST" || need_newer_rust "Rust is $RUST"
 }

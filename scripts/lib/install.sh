@@ -31,5 +31,5 @@ add_newer_python() {
 check_rust_of_apt() {
     local version
     version=$(candidate rustc)
-    at_least "$(rust_minimum)" "${version:-0}" || need_newer_rust "there is no Rust here and apt's is ${version:-missing}"
+    at_least "$(rust_minimum)" "${version:-0}" || need_newer_rust "there is no Rust here, and apt's is ${version:-missing}"
 }
