@@ -4,6 +4,8 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$ROOT" || exit 1
+# Where tests and examples look for what is built, whatever the user's own habit.
+export CARGO_TARGET_DIR=$ROOT/target
 export ROOT VENV=$ROOT/.venv
 # Written by scripts/setup; also the proof that the environment is complete.
 RECORD=$VENV/setup.env
