@@ -28,9 +28,9 @@ find_libclang() {
         compgen -G "$directory/clang/*/include/stddef.h" >/dev/null && return 0
         compgen -G "/usr/lib/clang/*/include/stddef.h" >/dev/null && return 0
     done < <(
-        llvm-config --libdir 2>/dev/null
+        llvm-config --libdir 2>/dev/null || true
         printf '%s\n' /usr/lib/llvm-*/lib
-        ldconfig -p 2>/dev/null | sed -n 's|.*libclang[-.].*=> \(.*\)/[^/]*$|\1|p'
+        PATH=$PATH:/usr/sbin:/sbin ldconfig -p 2>/dev/null | sed -n 's|.*libclang[-.].*=> \(.*\)/[^/]*$|\1|p'
     )
     return 1
 }

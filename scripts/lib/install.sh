@@ -9,7 +9,7 @@ need_apt() {
     command -v apt-get >/dev/null ||
         die "there is no apt-get here: install the counterparts of these Debian packages and run this again: $*."
     ((EUID == 0)) || command -v sudo >/dev/null ||
-        die "without root or sudo nothing can be installed: ask for these packages and run this again: $*."
+        die "without root or sudo nothing can be installed: ask for these packages (Rust alone comes with rustup, too, without root) and run this again: $*."
 }
 
 # apt PACKAGE...
