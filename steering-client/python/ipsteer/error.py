@@ -73,7 +73,8 @@ class RemoteError(KernelError):
     frames: list[dict[str, Any]]
 
     def __init__(self, ename: str, evalue: str, traceback: str = "", engine_info: dict | None = None) -> None:
-        super().__init__(ename, evalue)
+        # not super().__init__: behind this class may stand a user's type, whose constructor must not run
+        self.args = (ename, evalue)
         self.ename = ename
         self.evalue = evalue
         self.traceback = traceback

@@ -34,7 +34,7 @@ class BlockMap:
         first = parts[0]
         if _is_array(first) and first.ndim:
             return sys.modules["numpy"].concatenate(parts)
-        if all(isinstance(part, list | tuple) for part in parts):
+        if all(isinstance(part, list | tuple | range) for part in parts):
             return list(chain.from_iterable(parts))
         return list(parts)
 
@@ -55,7 +55,7 @@ class RoundRobinMap(BlockMap):
         first = parts[0]
         if _is_array(first) and first.ndim:
             return self._weave_arrays(parts)
-        if all(isinstance(part, list | tuple) for part in parts):
+        if all(isinstance(part, list | tuple | range) for part in parts):
             longest = max(len(part) for part in parts)
             return [part[i] for i in range(longest) for part in parts if i < len(part)]
         return list(parts)
