@@ -13,6 +13,8 @@ from typing import Any
 
 from ipengine import _canning
 
+from ipsteer.error import PythonVersionError
+
 PYTHON = list(sys.version_info[:2])
 CLEAR = "{}"
 
@@ -132,16 +134,23 @@ def decode(kind: str, meta: str, buffers: Sequence[memoryview]) -> Any:
 
 
 def _unpickle(meta: str, buffers: Sequence[memoryview]) -> Any:
-    if '"by_value":true' in meta.replace(" ", ""):
-        python = json.loads(meta).get("python")
-        if python is not None and list(python) != PYTHON:
-            from ipsteer.error import PythonVersionError
-
-            raise PythonVersionError(
-                f"the result carries code of Python {_dotted(python)}, and this is Python {_dotted(PYTHON)}: "
-                "use the same minor here, or return data"
-            )
+    refusal = _result_refusal(meta)
+    if refusal is not None:
+        raise PythonVersionError(refusal)
     return _canning.loads(buffers[0], buffers[1:])
+
+
+@functools.lru_cache(maxsize=256)
+def _result_refusal(meta: str) -> str | None:
+    """Why a pickle with this header is not loaded; headers repeat."""
+    header = json.loads(meta)
+    python = header.get("python")
+    if not header.get("by_value") or python is None or python[:2] == PYTHON:
+        return None
+    return (
+        f"the result carries code of Python {_dotted(python)}, and this is Python {_dotted(PYTHON)}: "
+        "use the same minor here, or return data"
+    )
 
 
 def _array(meta: dict[str, Any], buffer: memoryview) -> Any:

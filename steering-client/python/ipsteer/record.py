@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ipsteer import _native
     from ipsteer.client import Client
 
+# Smaller values are bounded by the number of records alone.
+COUNTED_BYTES = 1024
+
 METADATA_KEYS = (
     "msg_id",
     "submitted",
@@ -133,9 +136,7 @@ class Record:
         if outcome.kind == "none":
             return True, None
         buffers = outcome.buffers()
-        size = sum(buffer.nbytes for buffer in buffers)
-        self.nbytes += size
-        self.client._ledger.decoded(self, size)
+        self._count(buffers)
         try:
             if outcome.kind == "execute_reply":
                 content = json.loads(bytes(buffers[0]))
@@ -143,6 +144,12 @@ class Record:
             return True, _work.decode(outcome.kind, outcome.meta, buffers)
         except Exception as cause:
             return False, self._undecodable(cause, outcome.engine)
+
+    def _count(self, buffers: Sequence[memoryview]) -> None:
+        size = sum([buffer.nbytes for buffer in buffers])
+        if size >= COUNTED_BYTES:
+            self.nbytes += size
+            self.client._ledger.decoded(self, size)
 
     def _undecodable(self, cause: Exception, engine: int) -> RemoteError:
         text = f"its result could not be read here: {cause}"

@@ -1,4 +1,4 @@
-"""Tests of the Python package: `unit` runs against a recording stand-in for the Rust core, `live` on real engines."""
+"""Tests of the Python package: `unit` against a stand-in for the Rust core, `live` on real engines."""
 
 import pytest
 

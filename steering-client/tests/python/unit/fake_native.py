@@ -1,7 +1,7 @@
 """A stand-in for the Rust core: records what is submitted, and lets "engines" in this process carry it out.
 
-By default an instruction runs inside `submit`. With ``hold = True`` it stays pending until the test calls `finish`.
-The work follows the header contract of `ipsteer._work`, so these tests also pin that contract from the client's side.
+By default an instruction runs inside `submit`. With ``hold = True`` it stays pending until `finish`. Headers
+and blobs are read as the contract of `ipsteer._work` has them, so that these tests pin it.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_values(rc, view):
     with pytest.raises(KeyError):
         ar["colour"]
     with pytest.raises(AttributeError):
-        ar.colour  # noqa: B018
+        ar.colour
 
 
 def test_two_jobs_on_one_engine_make_no_dict(rc):

@@ -162,7 +162,7 @@ def test_code_by_value_is_refused_before_sending_to_another_python(rc, session):
 
 
 def test_a_result_with_code_of_another_python_is_not_loaded():
-    with pytest.raises(ipsteer.PythonVersionError, match="3.99"):
+    with pytest.raises(ipsteer.PythonVersionError, match=r"3\.99"):
         _work.decode("pickle", '{"python": [3, 99], "by_value": true}', [memoryview(b"")])
 
 

@@ -80,7 +80,7 @@ def test_start_runs_serve_with_the_launcher_and_stop_ends_it(home):
 def test_an_old_connection_file_is_not_taken_for_the_new_one(home):
     (home / "mine.json").write_text("{}")
     engine = script(home / "ipengine-mpi", "print('no slots'); sys.exit(5)")
-    with pytest.raises(ipsteer.EngineError, match="(?s)exit code 5.*no slots"):
+    with pytest.raises(ipsteer.EngineError, match=r"(?s)exit code 5.*no slots"):
         ipsteer.Cluster(1, engine=engine, cluster_id="mine").start()
 
 
@@ -88,7 +88,7 @@ def test_a_start_that_takes_too_long_is_ended(home):
     engine = script(home / "ipengine-mpi", "print('still thinking', flush=True); signal.pause()")
     job = ipsteer.Cluster(1, engine=engine, engine_timeout=0.5)
     with pytest.raises(
-        ipsteer.EngineError, match="(?s)1 engines did not answer within 0.5 s.*still thinking"
+        ipsteer.EngineError, match=r"(?s)1 engines did not answer within 0\.5 s.*still thinking"
     ):
         job.start()
     assert job._process is None

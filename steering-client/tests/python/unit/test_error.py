@@ -1,5 +1,6 @@
 """Exceptions as data: types, arguments, chains, merging, and what must never happen."""
 
+import builtins
 import pickle
 import sys
 import types
@@ -95,7 +96,7 @@ def test_exits_of_engines_are_plain_errors_here(error):
 
 def test_exception_groups_and_odd_constructors():
     def group():
-        raise ExceptionGroup("several", [ValueError(1)])
+        raise builtins.ExceptionGroup("several", [ValueError(1)])
 
     def unicode():
         b"\xff".decode("utf-8")
