@@ -1,0 +1,232 @@
+//! Death: of one engine, and with it of the world. The first death is the cause of all that follow; the launcher gets
+//! a moment to explain what the engine itself could not.
+
+use ipengine_protocol::outcome::{LossKind, signal_name};
+use ipengine_protocol::{EngineId, Event, LossCause};
+
+use super::registry::Life;
+use super::{Now, Router, Timer};
+use crate::{LauncherReport, Outbox};
+
+impl<O: Outbox> Router<O> {
+    /// An engine's link is gone. `process_gone`: its process is known to be, too.
+    pub fn on_engine_closed(&mut self, engine: EngineId, process_gone: bool, now: Now) {
+        let row = &mut self.engines[engine.index()];
+        row.linked = false;
+        if row.is_gone() {
+            self.end_if_all_left(now);
+        } else if process_gone || self.world.launcher.exited.is_some() || self.world.death.cause.is_some() {
+            self.lost_without_word(engine, now);
+        } else {
+            self.set_timer(now.at + self.limits.reconnect, Timer::Silent(engine));
+        }
+    }
+
+    /// The process of an engine whose link is gone is gone too.
+    pub fn on_process_gone(&mut self, engine: EngineId, now: Now) {
+        let row = &self.engines[engine.index()];
+        if !row.linked && !row.is_gone() {
+            self.lost_without_word(engine, now);
+        }
+    }
+
+    /// Whether the engine is waited for after its link closed.
+    #[must_use]
+    pub fn is_missing(&self, engine: EngineId) -> bool {
+        let row = &self.engines[engine.index()];
+        matches!(row.life, Life::Alive) && !row.linked && !self.world.death.unexplained.contains(&engine)
+    }
+
+    pub(super) fn on_silence_limit(&mut self, engine: EngineId, now: Now) {
+        if self.is_missing(engine) {
+            self.lost_without_word(engine, now);
+        }
+    }
+
+    /// It is lost, and did not say why.
+    fn lost_without_word(&mut self, engine: EngineId, now: Now) {
+        if let Some(cause) = &self.world.death.cause {
+            let cause = consequence(cause);
+            return self.lose(engine, cause, now);
+        }
+        if !self.world.death.unexplained.contains(&engine) {
+            self.world.death.unexplained.push(engine);
+        }
+        let launcher = &mut self.world.launcher;
+        if !launcher.heard || launcher.exited.is_some() {
+            self.settle(now);
+        } else if self.world.death.unexplained.len() == 1 {
+            launcher.spoke = false;
+            self.set_timer(now.at + self.limits.launcher, Timer::Settle);
+        }
+    }
+
+    /// Decides the cause of unexplained losses with what is known.
+    pub(super) fn settle(&mut self, now: Now) {
+        let unexplained = std::mem::take(&mut self.world.death.unexplained);
+        let Some(first) = unexplained.first().copied() else {
+            return;
+        };
+        if let Some(cause) = self.world.death.cause.as_ref().map(consequence) {
+            return unexplained
+                .iter()
+                .for_each(|engine| self.lose(*engine, cause.clone(), now));
+        }
+        let host = self.engines[first.index()].host().to_owned();
+        let detail = self.world.launcher.words();
+        let cause = LossCause {
+            engine: first.0,
+            host,
+            kind: LossKind::LinkClosed,
+            detail,
+        };
+        self.die(first, cause, &unexplained, now);
+    }
+
+    pub(super) fn on_dying(&mut self, engine: EngineId, cause: LossCause, now: Now) {
+        if let Some(first) = &self.world.death.cause {
+            let cause = consequence(first);
+            return self.lose(engine, cause, now);
+        }
+        let mut unexplained = std::mem::take(&mut self.world.death.unexplained);
+        // The launcher's own signals follow a death; they do not explain one.
+        let follows = matches!(cause.kind, LossKind::Signal(2 | 15)) && !unexplained.is_empty();
+        if follows {
+            unexplained.push(engine);
+            self.world.death.unexplained = unexplained;
+            return self.settle(now);
+        }
+        self.die(engine, cause, &unexplained, now);
+    }
+
+    fn die(&mut self, first: EngineId, cause: LossCause, others: &[EngineId], now: Now) {
+        tracing::warn!(engine = %first, %cause, "engine lost");
+        self.world.disorder = true;
+        self.world.death.cause = Some(cause.clone());
+        let consequence = consequence(&cause);
+        self.lose(first, cause, now);
+        for other in others.iter().filter(|other| **other != first) {
+            self.lose(*other, consequence.clone(), now);
+        }
+        self.set_timer(now.at + self.limits.survivors, Timer::Survivors);
+        // Who is missing at this moment died with it.
+        let missing: Vec<EngineId> = self
+            .engines
+            .iter()
+            .map(|row| row.id)
+            .filter(|id| self.is_missing(*id))
+            .collect();
+        for engine in missing {
+            self.lose(engine, consequence.clone(), now);
+        }
+    }
+
+    /// Ends all that the engine had and tells everybody. Final.
+    pub(super) fn lose(&mut self, engine: EngineId, cause: LossCause, now: Now) {
+        let row = &mut self.engines[engine.index()];
+        if row.is_gone() {
+            return;
+        }
+        row.life = Life::Gone(cause.clone());
+        row.since = now.unix;
+        self.end_all_on(engine, &cause, now);
+        self.end_interrupts_on(engine, &cause.to_string());
+        self.end_questions_to(engine);
+        self.tell_all(&Event::EngineLost { engine, cause });
+        self.end_if_all_left(now);
+    }
+
+    pub(super) fn on_leaving(&mut self, engine: EngineId, now: Now) {
+        let host = self.engines[engine.index()].host().to_owned();
+        let detail = self
+            .world
+            .stop
+            .as_ref()
+            .map_or_else(String::new, |stop| stop.reason.clone());
+        self.lose(
+            engine,
+            LossCause {
+                engine: engine.0,
+                host,
+                kind: LossKind::Stopped,
+                detail,
+            },
+            now,
+        );
+        self.acknowledge(engine);
+    }
+
+    /// Somebody outside wants the job to end.
+    pub(super) fn on_signalled(&mut self, engine: EngineId, signal: i32, now: Now) {
+        self.begin_stop(
+            format!("rank {engine} received {}", signal_name(signal)),
+            true,
+            now,
+        );
+    }
+
+    pub(super) fn stop_survivors(&mut self, now: Now) {
+        if let Some(cause) = &self.world.death.cause {
+            let reason = format!("the world ended because {cause}");
+            self.begin_stop(reason, false, now);
+        }
+    }
+
+    /// The launcher said something or ended.
+    pub fn on_launcher(&mut self, report: &LauncherReport, now: Now) {
+        match report {
+            LauncherReport::Output(line) => {
+                let spoke = self.world.launcher.spoke;
+                self.world.launcher.hear(line);
+                if !spoke && self.world.launcher.spoke && !self.world.death.unexplained.is_empty() {
+                    self.set_timer(now.at + self.limits.launcher_more, Timer::Settle);
+                }
+            }
+            LauncherReport::Exited { code, signal } => self.on_launcher_exit(*code, *signal, now),
+        }
+    }
+
+    /// Nobody will report what the launcher says any more.
+    pub fn on_launcher_silent(&mut self, now: Now) {
+        self.world.launcher.heard = false;
+        self.settle(now);
+    }
+
+    fn on_launcher_exit(&mut self, code: Option<i32>, signal: Option<i32>, now: Now) {
+        let end = match (code, signal) {
+            (_, Some(signal)) => format!("was killed by signal {signal} ({})", signal_name(signal)),
+            (Some(code), None) => format!("ended with exit code {code}"),
+            (None, None) => "ended".to_owned(),
+        };
+        self.world.launcher.exited = Some(end);
+        if !self.world.complete {
+            let reason = format!("the world did not start: {}", self.world.launcher.words());
+            self.world.disorder = true;
+            return self.end_now(&reason, now);
+        }
+        let missing: Vec<EngineId> = self
+            .engines
+            .iter()
+            .map(|row| row.id)
+            .filter(|id| self.is_missing(*id))
+            .collect();
+        self.world.death.unexplained.extend(missing);
+        self.settle(now);
+        if self.world.stop.is_none() && self.world.death.cause.is_none() {
+            // Its engines still talk to us: they get the time that survivors of a death get.
+            self.set_timer(now.at + self.limits.survivors, Timer::Stop);
+        }
+    }
+}
+
+/// The cause for an engine that went because another did.
+fn consequence(cause: &LossCause) -> LossCause {
+    let mut detail = format!("the world ended because engine {} was lost", cause.engine);
+    if !cause.detail.is_empty() {
+        detail = format!("{detail}: {}", cause.detail);
+    }
+    LossCause {
+        detail,
+        ..cause.clone()
+    }
+}
