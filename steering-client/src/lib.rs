@@ -1,1 +1,35 @@
-//! Under construction.
+//! Steers a running world of MPI ranks from outside: the Rust library behind the `ipsteer` command and the Python
+//! package `ipsteer`. Needs no MPI.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`client`] | the handle that programs use |
+//! | [`access`] | connection files on this machine |
+//! | [`discovery`] | which of them leads to a cluster that answers |
+//! | `transport` | from an address to a proven WebSocket |
+//! | `connection` | the I/O thread: lanes, acks, reconnection |
+//! | `shared` | the state between that thread and the user's |
+//! | `outgoing`, [`pending`] | instructions on their way out; what came back |
+//! | [`targets`] | how people name sets of engines |
+//! | [`cli`] | the shell command; the only module that prints |
+//! | `python` | the PyO3 skin (feature `python`) |
+
+pub mod access;
+pub mod cli;
+pub mod client;
+mod connection;
+pub mod discovery;
+pub mod error;
+mod outgoing;
+pub mod pending;
+#[cfg(feature = "python")]
+mod python;
+mod report;
+mod shared;
+pub mod targets;
+mod text;
+mod transport;
+
+pub use client::{Client, Instruction, Options};
+pub use discovery::Which;
+pub use error::{Error, Exit};

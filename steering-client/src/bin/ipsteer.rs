@@ -1,2 +1,5 @@
-//! Under construction.
-fn main() {}
+//! The `ipsteer` command; the wheel's command calls the same function.
+
+fn main() {
+    std::process::exit(ipsteer::cli::main(std::env::args_os()));
+}

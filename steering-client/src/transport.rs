@@ -1,0 +1,248 @@
+//! From an address to a WebSocket whose other end has proved that it holds the token. Runs on the I/O thread.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use ipengine_protocol::frame::MAX_FRAME_LEN;
+use ipengine_protocol::handshake::{ClientSide, EXPORTER_LABEL, Role, Secret};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
+
+use crate::Error;
+use crate::access::{Access, Address};
+use crate::error::{Attempt, AttemptError};
+
+/// How long one address may take, TLS, upgrade and proofs included.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Head start of each address before the next is tried beside it: many addresses of a node are routable only inside
+/// the cluster, and those do not answer at all.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// A WebSocket to a proven gateway.
+pub(crate) type Socket = WebSocketStream<Stream>;
+
+/// The byte stream below the WebSocket.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// On this host.
+    Unix(UnixStream),
+    /// Over the network.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Tries the addresses, each with a head start before the next; the first that leads to the gateway wins.
+pub(crate) async fn open(access: &Access) -> Result<(Socket, Address), Error> {
+    let mut tries = JoinSet::new();
+    for (place, address) in access.addresses.iter().enumerate() {
+        let (address, token, pin) = (address.clone(), access.token.clone(), access.fingerprint);
+        tries.spawn(async move {
+            tokio::time::sleep(HEAD_START * place as u32).await;
+            let result = tokio::time::timeout(ADDRESS_LIMIT, reach(&address, token, pin)).await;
+            (place, address, result.unwrap_or(Err(AttemptError::Timeout)))
+        });
+    }
+    let mut failed = Vec::new();
+    while let Some(joined) = tries.join_next().await {
+        // Tasks are neither cancelled nor do they panic while the set lives.
+        let Ok((place, address, result)) = joined else { continue };
+        match result {
+            Ok(socket) => return Ok((socket, address)),
+            Err(error) => failed.push((place, Attempt { address: address.to_string(), error })),
+        }
+    }
+    failed.sort_by_key(|(place, _)| *place);
+    let attempts = failed.into_iter().map(|(_, attempt)| attempt).collect();
+    Err(Error::Unreachable { cluster: access.cluster.clone(), attempts })
+}
+
+async fn reach(address: &Address, token: Secret, pin: [u8; 32]) -> Result<Socket, AttemptError> {
+    let (stream, binding) = match address {
+        Address::Unix(path) => (Stream::Unix(UnixStream::connect(path).await?), Vec::new()),
+        Address::Tls { host, port } => tls(host, *port, pin).await?,
+    };
+    let mut socket = upgrade(stream).await?;
+    prove(&mut socket, token, &binding).await?;
+    Ok(socket)
+}
+
+async fn tls(host: &str, port: u16, pin: [u8; 32]) -> Result<(Stream, Vec<u8>), AttemptError> {
+    let tcp = TcpStream::connect((host, port)).await?;
+    tcp.set_nodelay(true)?;
+    // The name is not what is checked: the certificate is pinned.
+    let name = ServerName::try_from(host.to_owned())
+        .unwrap_or_else(|_| ServerName::try_from("gateway").expect("a valid DNS name"));
+    let connector = TlsConnector::from(Arc::new(config(pin)?));
+    let stream = connector.connect(name, tcp).await.map_err(tls_error)?;
+    let binding = stream
+        .get_ref()
+        .1
+        .export_keying_material(vec![0; 32], EXPORTER_LABEL, None)
+        .map_err(AttemptError::Tls)?;
+    Ok((Stream::Tls(Box::new(stream)), binding))
+}
+
+fn config(pin: [u8; 32]) -> Result<ClientConfig, AttemptError> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(Pinned { pin, provider: provider.clone() });
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(AttemptError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn tls_error(error: io::Error) -> AttemptError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) if other.0.is::<WrongPin>() => {
+            AttemptError::Fingerprint
+        }
+        Some(inner) => AttemptError::Tls(inner.clone()),
+        None => AttemptError::Io(error),
+    }
+}
+
+async fn upgrade(stream: Stream) -> Result<Socket, AttemptError> {
+    let limits = WebSocketConfig::default().max_message_size(Some(MAX_FRAME_LEN)).max_frame_size(Some(MAX_FRAME_LEN));
+    let (socket, _) = tokio_tungstenite::client_async_with_config("ws://gateway/", stream, Some(limits))
+        .await
+        .map_err(websocket_error)?;
+    Ok(socket)
+}
+
+fn websocket_error(error: tokio_tungstenite::tungstenite::Error) -> AttemptError {
+    match error {
+        tokio_tungstenite::tungstenite::Error::Io(error) => AttemptError::Io(error),
+        other => AttemptError::WebSocket(Box::new(other)),
+    }
+}
+
+async fn prove(socket: &mut Socket, token: Secret, binding: &[u8]) -> Result<(), AttemptError> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
+    let side = ClientSide::new(Role::Client, token, binding, nonce);
+    send(socket, side.hello().to_vec()).await?;
+    let (proof, _version) = side.on_server_hello(&receive(socket).await?)?;
+    send(socket, proof.to_vec()).await?;
+    Ok(side.on_verdict(&receive(socket).await?)?)
+}
+
+async fn send(socket: &mut Socket, bytes: Vec<u8>) -> Result<(), AttemptError> {
+    socket.send(Message::Binary(bytes.into())).await.map_err(websocket_error)
+}
+
+async fn receive(socket: &mut Socket) -> Result<Bytes, AttemptError> {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Close(_))) | None => return Err(AttemptError::Closed),
+            Some(Ok(Message::Text(_) | Message::Frame(_))) => {
+                return Err(ipengine_protocol::handshake::HandshakeError::NotOurs.into());
+            }
+            Some(Err(error)) => return Err(websocket_error(error)),
+        }
+    }
+}
+
+/// Accepts exactly one certificate: the one whose SHA-256 the connection file names.
+#[derive(Debug)]
+struct Pinned {
+    pin: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+/// The certificate is another one.
+#[derive(Debug, thiserror::Error)]
+#[error("certificate does not have the pinned fingerprint")]
+struct WrongPin;
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let digest: [u8; 32] = Sha256::digest(end_entity.as_ref()).into();
+        if digest == self.pin {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            let wrong = CertificateError::Other(OtherError(Arc::new(WrongPin)));
+            Err(rustls::Error::InvalidCertificate(wrong))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
