@@ -184,6 +184,8 @@ def interrupt_and_report(ar: AsyncResult) -> NoReturn:
             session.wait(counters, INTERRUPT_PATIENCE)
     except KeyboardInterrupt:
         text = f"interrupt sent; not waited for: {_running_text(ar._records)}"
+    except OSError as error:  # the connection is gone, or the gateway does not answer
+        text = f"not interrupted: {error}"
     else:
         text = interrupt_text(ar._records, reports)
     error = KeyboardInterrupt(text)
