@@ -1,8 +1,8 @@
 """The engine that this code runs in.
 
 ``rank`` and ``size`` describe the MPI world, ``engine_id`` is the rank, ``comm`` is an mpi4py communicator of
-exactly the targets of the present instruction (rank i is the i-th target as given), and ``reset_comm()`` replaces it
-after an error or an interrupt.
+exactly the targets of the present instruction (rank i is the i-th target as given), and ``reset_comm()``
+replaces it after an error or an interrupt.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Pickle functions, classes and data between a client and an engine.
 
 The same file is part of the client's package and of the engine's glue, because a pickle stream names the
-functions that rebuild its contents. Functions of ``__main__`` (and those marked with `interactive`) are rebuilt with
-the receiving namespace as their globals. The globals which the sender's code refers to travel along as a *fill*:
-they supply the names that the receiving namespace lacks, by `fill_scope`. Where no namespace is registered (a client
-that receives a function) the rebuilt functions of one stream share fresh globals that hold the fill.
+functions that rebuild its contents. Functions of ``__main__`` (and those marked with `interactive`) are
+rebuilt with the receiving namespace as their globals. The globals which the sender's code refers to travel
+along as a *fill*: they supply the names that the receiving namespace lacks, by `fill_scope`. Where no
+namespace is registered (a client that receives a function) the rebuilt functions of one stream share fresh
+globals that hold the fill.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import builtins
 import dis
 import functools
 import io
+import linecache
 import pickle
 import sys
 import threading
@@ -22,6 +24,9 @@ from typing import Any
 __all__ = ["Reference", "dumps", "fill_scope", "interactive", "loads", "set_namespace", "take_fill"]
 
 PROTOCOL = 5
+# A function's own source travels with it up to this size, for tracebacks.
+SOURCE_CHARS = 64 * 1024
+_MAX_SOURCES = 10_000
 # Below this size a buffer of its own costs more than the copy into the stream.
 IN_BAND_BYTES = 512
 
@@ -35,6 +40,7 @@ _ABSENT = object()
 _namespace: dict[str, Any] | None = None
 _received_fill: dict[str, Any] = {}
 _supplied: dict[str, Any] = {}
+_sources: dict[str, dict[int, str]] = {}
 _this_load = threading.local()
 
 
@@ -165,6 +171,20 @@ def _cell_values(f):
             continue
 
 
+@functools.lru_cache(maxsize=4096)
+def _last_line(code):
+    own = [line for _, _, line in code.co_lines() if line]
+    inner = [_last_line(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return max([code.co_firstlineno, *own, *inner])
+
+
+def _source(code):
+    """Return the text of the lines of `code`, or None where nobody has them."""
+    lines = linecache.getlines(code.co_filename)
+    text = "".join(lines[code.co_firstlineno - 1 : _last_line(code)])
+    return text if text and len(text) <= SOURCE_CHARS else None
+
+
 # --- rebuilding, on the receiving side ---
 
 
@@ -189,6 +209,8 @@ def _set_function(f, state):
     f.__qualname__ = state["qualname"]
     f.__doc__ = state["doc"]
     f.__module__ = "__main__"
+    if state["source"] is not None:
+        _keep_source(f.__code__, state["source"])
     if state["type_params"]:
         f.__type_params__ = state["type_params"]
     if _namespace is None:
@@ -196,6 +218,36 @@ def _set_function(f, state):
             f.__globals__.setdefault(name, value)
     else:
         _received_fill.update(state["fill"])
+
+
+def _keep_source(code, text):
+    if len(_sources) >= _MAX_SOURCES:
+        _sources.clear()
+    known = _sources.setdefault(code.co_filename, {})
+    # The newest comes last: after an edit its lines cover those of older functions.
+    known.pop(code.co_firstlineno, None)
+    known[code.co_firstlineno] = text
+
+
+def source_lines(filename: str) -> list[str]:
+    """Return what is known of a file from the functions that came from it.
+
+    Parameters
+    ----------
+    filename
+        The name in their code objects: usually of a cell or file that exists only where they were sent.
+
+    Returns
+    -------
+    list of str
+        The lines, empty ones for what is not known.
+    """
+    lines: list[str] = []
+    for first, text in _sources.get(filename, {}).items():
+        new = text.splitlines(keepends=True)
+        lines += ["\n"] * (first - 1 + len(new) - len(lines))
+        lines[first - 1 : first - 1 + len(new)] = new
+    return lines
 
 
 def _make_cell():
@@ -249,6 +301,7 @@ class _Reducers:
             "qualname": f.__qualname__,
             "doc": f.__doc__,
             "type_params": getattr(f, "__type_params__", ()),
+            "source": _source(f.__code__),
             "fill": fill,
             # Only to have them imported where the stream is read.
             "modules": _submodules(f, [*fill.values(), *_cell_values(f)]),
@@ -326,14 +379,14 @@ def dumps(obj: Any) -> tuple[bytes, list[memoryview], bool]:
     Parameters
     ----------
     obj
-        Anything that cloudpickle takes. A captured global that cannot be pickled is left behind: the receiver's
-        own value of that name is used, or the name is missing there.
+        Anything that cloudpickle takes. A captured global that cannot be pickled is left behind: the
+        receiver's own value of that name is used, or the name is missing there.
 
     Returns
     -------
     tuple
-        The stream, the buffers that belong to it in order, and whether the stream carries code by value, which
-        only the same minor version of Python may load.
+        The stream, the buffers that belong to it in order, and whether the stream carries code by value,
+        which only the same minor version of Python may load.
     """
     try:
         return _dump(obj, None)
@@ -390,8 +443,8 @@ class fill_scope:
     fill
         What `take_fill` returned.
     keep
-        Leave the names in the namespace afterwards. They stay replaceable: a later fill supersedes them, while
-        a value that the engine's own code assigned always wins.
+        Leave the names in the namespace afterwards. They stay replaceable: a later fill supersedes them,
+        while a value that the engine's own code assigned always wins.
     """
 
     def __init__(self, fill: dict[str, Any], keep: bool = False):

@@ -92,7 +92,7 @@ class _Layout:
     """Word size, byte order and the place of the program headers."""
 
     def __init__(self, header):
-        if header[:4] != b"\x7fELF" or header[4] not in (1, 2) or header[5] not in (1, 2):
+        if len(header) < 64 or header[:4] != b"\x7fELF" or header[4] not in (1, 2) or header[5] not in (1, 2):
             raise ValueError("not an ELF file")
         self.wide = header[4] == 2
         self.order = "<" if header[5] == 1 else ">"
@@ -108,7 +108,9 @@ class _Layout:
         found = []
         for at in range(0, self.entry * self.count, self.entry):
             if self.wide:
-                kind, _flags, offset, address, _physical, size = struct.unpack_from(f"{self.order}IIQQQQ", data, at)
+                kind, _flags, offset, address, _physical, size = struct.unpack_from(
+                    f"{self.order}IIQQQQ", data, at
+                )
             else:
                 kind, offset, address, _physical, size = struct.unpack_from(f"{self.order}IIIII", data, at)
             found.append((kind, offset, address, size))

@@ -14,7 +14,7 @@ from typing import Any
 
 import _ipengine
 
-from . import _jsontext
+from . import _canning, _jsontext
 
 MAX_CHAIN = 16
 MAX_FRAMES = 100
@@ -25,6 +25,7 @@ MAX_TRACEBACK = 256 * 1024
 MAX_ITEMS = 64
 _MACHINERY = ("ipengine.", "IPython.", "cloudpickle.", "traitlets.")
 _GLUE_FILES = __file__.removesuffix("_errors.py")
+_learned: set[str] = set()
 _CARRIED = {
     OSError: ("errno", "strerror", "filename", "filename2"),
     SystemExit: ("code",),
@@ -249,7 +250,8 @@ def user_traceback(tb: types.TracebackType | None) -> types.TracebackType | None
 
 
 def _leads_in(frame):
-    # Code that IPython or asyncio run before the first frame of the cell; with user code before it, it would stay.
+    # Code that IPython or asyncio run before the first frame of the cell; with user code before it, it would
+    # stay.
     name = frame.f_globals.get("__name__")
     return is_machinery(frame) or name in ("codeop", "ast", "asyncio.base_events", "asyncio.runners")
 
@@ -262,6 +264,7 @@ def _is_glue(frame):
 def _frames(tb):
     steps = []
     tb = user_traceback(tb)
+    _learn_sources(tb)
     while tb is not None:
         if not _is_glue(tb.tb_frame):
             steps.append(tb)
@@ -279,6 +282,20 @@ def _frames(tb):
         "source": None,
     }
     return [*map(_frame, steps[:half]), gap, *map(_frame, steps[-half:])]
+
+
+def _learn_sources(tb):
+    # Functions of a client come from cells and files that are not here; their own lines came with them.
+    names = set()
+    while tb is not None:
+        names.add(tb.tb_frame.f_code.co_filename)
+        tb = tb.tb_next
+    for name in names:
+        lines = _canning.source_lines(name)
+        present = linecache.cache.get(name)
+        if lines and (name in _learned or not (present or linecache.getlines(name))):
+            linecache.cache[name] = (sum(map(len, lines)), None, lines, name)
+            _learned.add(name)
 
 
 def _frame(tb):

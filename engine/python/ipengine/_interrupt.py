@@ -1,8 +1,8 @@
 """Turn the control thread's signal into a KeyboardInterrupt, in user code and nowhere else.
 
-The control thread sends `_ipengine.interrupt_signal` to the main thread. The handler raises only while user code is on
-the stack, that is below `call_user`; when the glue itself runs, the request stays pending and is delivered at the next
-entry into user code of the same instruction.
+The control thread sends `_ipengine.interrupt_signal` to the main thread. The handler raises only while user
+code is on the stack, that is below `call_user`; when the glue itself runs, the request stays pending and is
+delivered at the next entry into user code of the same instruction.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import _ipengine
 
 # Set when a signal came at a moment that must not be interrupted.
 pending = False
-# Set when the present instruction was interrupted by us, as opposed to a KeyboardInterrupt that user code raised.
+# Set when the present instruction was interrupted by us, as opposed to a KeyboardInterrupt that user code
+# raised.
 delivered = False
 # Code objects below whose frames user code runs; filled at import and by the shell.
 _direct: set[Any] = set()

@@ -252,14 +252,15 @@ class EngineShell(InteractiveShell):
             return super().run_cell_magic(magic_name, line, cell)
 
     def _is_script(self, name):
-        magic = self.magics_manager.magics["cell"].get(name)
+        magic = self.find_cell_magic(name)
         module = getattr(getattr(magic, "__func__", magic), "__module__", None)
         return module == "IPython.core.magics.script"
 
 
 @contextlib.contextmanager
 def _scrubbed_scripts():
-    # IPython's script magics have no option for the environment; they look this function up in asyncio at the call.
+    # IPython's script magics have no option for the environment; they look this function up in asyncio at the
+    # call.
     original = asyncio.create_subprocess_exec
 
     def create(*args, **kwargs):

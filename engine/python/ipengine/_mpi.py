@@ -1,7 +1,7 @@
 """mpi4py in an engine: settings before its import, refusal of another MPI's build, and the communicator.
 
-MPI is initialised and finalised by the engine, so mpi4py must do neither. The import hook sees to it without importing
-anything at start-up.
+MPI is initialised and finalised by the engine, so mpi4py must do neither. The import hook sees to it without
+importing anything at start-up.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def _refuse_foreign(extension):
     foreign = _elf.other_mpi(extension, library)
     if foreign:
         raise ImportError(
-            f"mpi4py at {extension} is linked to {foreign}, and this engine runs on {library}: two MPI libraries in one "
-            f"process crash; install mpi4py for this MPI (pip install --no-binary mpi4py mpi4py, with MPICC set to its "
-            f"compiler wrapper)",
+            f"mpi4py at {extension} is linked to {foreign}, and this engine runs on {library}: "
+            f"two MPI libraries in one process crash; install mpi4py for this MPI "
+            f"(pip install --no-binary mpi4py mpi4py, with MPICC set to its compiler wrapper)",
             name="mpi4py.MPI",
             path=extension,
         )
@@ -131,8 +131,8 @@ def _import_mpi():
         if error.name != "mpi4py":
             raise
         raise ImportError(
-            f"ipengine.comm needs mpi4py, which {sys.executable} does not have: install it there, built for this "
-            f"engine's MPI",
+            f"ipengine.comm needs mpi4py, which {sys.executable} does not have: install it there, built for "
+            f"this engine's MPI",
             name="mpi4py",
         ) from None
     return MPI

@@ -138,7 +138,7 @@ def _explain_ipython_syntax(code):
         text = line.strip()
         if text.startswith(("%", "!", "?")) or text.endswith("?"):
             raise ModuleNotFoundError(
-                f"line {number}, {text[:80]!r}, is IPython's syntax, and {sys.executable} has no IPython: install it "
-                f"there to use magics, !commands and ? help",
+                f"line {number}, {text[:80]!r}, is IPython's syntax, and {sys.executable} has no IPython: "
+                f"install it there to use magics, !commands and ? help",
                 name="IPython",
             ) from None

@@ -1,7 +1,7 @@
 """What the engine's main thread calls: one function per kind of instruction.
 
-Each returns ``(status, kind, meta, buffers)``. The status is ``ok``, ``error`` or ``interrupted``; in the last two
-cases the kind is ``error``, the meta is the exception as JSON and there are no buffers.
+Each returns ``(status, kind, meta, buffers)``. The status is ``ok``, ``error`` or ``interrupted``; in the
+last two cases the kind is ``error``, the meta is the exception as JSON and there are no buffers.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def start(user_site_setup: dict[str, Any]) -> None:
     Parameters
     ----------
     user_site_setup
-        Optional settings: ``argv`` (list of str) becomes `sys.argv`; ``sys_path`` (list of str) is put behind the
-        ``''`` that comes first in `sys.path`.
+        Optional settings: ``argv`` (list of str) becomes `sys.argv`; ``sys_path`` (list of str) is put behind
+        the ``''`` that comes first in `sys.path`.
     """
     global _main, _namespace
     sys.argv = list(user_site_setup.get("argv", [""]))
@@ -161,9 +161,7 @@ def push(names: list[str], values: list[tuple[str, str, list[Any]]]) -> Outcome:
     _received_fill.clear()
     try:
         _check_names(names, values)
-        new = {
-            name: _call_user(_values.decode, *value) for name, value in zip(names, values, strict=True)
-        }
+        new = {name: _call_user(_values.decode, *value) for name, value in zip(names, values, strict=True)}
         if _received_fill:
             # A pushed function is called later, by any instruction: what it needs stays with it.
             with _canning.fill_scope(_canning.take_fill(), keep=True):

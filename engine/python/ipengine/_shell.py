@@ -1,7 +1,7 @@
 """Cells: chooses the shell at the first one, runs them, and makes the reply.
 
-IPython's own shell is used when the engine's environment has it; `_plain` stands in otherwise. IPython is imported
-here and not before, so that function calls, push and pull never pay for it.
+IPython's own shell is used when the engine's environment has it; `_plain` stands in otherwise. IPython is
+imported here and not before, so that function calls, push and pull never pay for it.
 """
 
 from __future__ import annotations

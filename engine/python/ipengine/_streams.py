@@ -1,7 +1,7 @@
 """The standard streams of an engine: text on the descriptors 1 and 2, and no input.
 
-Nothing is buffered here: what was printed is in the file before the process can die, and in order with what C code and
-children write to the same descriptors.
+Nothing is buffered here: what was printed is in the file before the process can die, and in order with what C
+code and children write to the same descriptors.
 """
 
 from __future__ import annotations

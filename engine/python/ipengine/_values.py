@@ -195,8 +195,9 @@ def check_python(python: Any) -> None:
         theirs = ".".join(map(str, python[:2]))
         ours = ".".join(map(str, MINOR))
         raise RuntimeError(
-            f"this function was pickled by Python {theirs} and the engine runs Python {ours}: code travels only "
-            f"between equal minor versions; use Python {ours} in the client, or send source text with execute()"
+            f"this function was pickled by Python {theirs} and the engine runs Python {ours}: code travels "
+            f"only between equal minor versions; use Python {ours} in the client, or send source text with "
+            f"execute()"
         )
 
 

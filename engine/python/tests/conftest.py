@@ -1,4 +1,4 @@
-"""The glue under an ordinary interpreter, with a stand-in for the module that the engine's Rust side provides."""
+"""The glue under an ordinary interpreter, with a stand-in for the module of the engine's Rust side."""
 
 import json
 import os
@@ -84,7 +84,7 @@ class Engine:
         return self.value(self.runtime.pull(list(names), format, len(names) == 1))
 
     def value(self, outcome):
-        status, kind, meta, buffers = outcome
+        status, kind, _, buffers = outcome
         if status != "ok":
             return self._error(*outcome)
         if kind == "none":
@@ -129,7 +129,15 @@ class Failure:
 def started():
     from ipengine import _runtime
 
-    saved = sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__, sys.modules["__main__"]
+    saved = (
+        sys.stdin,
+        sys.stdout,
+        sys.stderr,
+        sys.__stdin__,
+        sys.__stdout__,
+        sys.__stderr__,
+        sys.modules["__main__"],
+    )
     argv = sys.argv
     _runtime.start({})
     (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__) = saved[:6]
@@ -162,22 +170,24 @@ def client():
 @pytest.fixture
 def interrupt_at(engine):
     """Return an event: once user code sets it, the main thread gets the interrupt signal."""
-    running = threading.Event()
+    running, ended = threading.Event(), threading.Event()
     main = threading.get_ident()
-    stop = []
 
     def send():
         running.wait()
-        if not stop:
-            engine.fake.interrupts += 1
+        if ended.is_set():
+            return
+        engine.fake.interrupts = 1
+        # Repeated until taken, as the control thread does: a signal just before a system call is lost on it.
+        while engine.fake.interrupts and not ended.is_set():
             signal.pthread_kill(main, engine.fake.interrupt_signal)
+            ended.wait(0.02)
 
     thread = threading.Thread(target=send)
     thread.start()
     yield running
-    if not running.is_set():
-        stop.append(True)
-        running.set()
+    ended.set()
+    running.set()
     thread.join()
 
 
@@ -198,5 +208,10 @@ def engine_process(body, **options):
     ).format(tests=str(Path(__file__).parent), before=options.pop("before", ""))
     program += textwrap.dedent(body)
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env={**os.environ}, **options
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ},
+        **options,
     )

@@ -23,7 +23,10 @@ def test_engine_namespace_is_the_globals(engine, client):
 
 
 def test_fill_is_there_only_for_the_call(engine, client):
-    space = client("import math\nk = 10\ndef g(x):\n    return k * x\ndef f(x):\n    return [g(i) for i in range(x)], math.pi")
+    space = client(
+        "import math\nk = 10\ndef g(x):\n    return k * x\ndef f(x):\n"
+        "    return [g(i) for i in range(x)], math.pi"
+    )
     assert engine.apply(space.f, 3) == ([0, 10, 20], math.pi)
     assert not {"k", "g", "math"} & set(engine.namespace)
 
@@ -105,7 +108,15 @@ def test_recursion_closures_defaults_methods(engine, client):
     assert engine.apply(space.even, 10) is True
     assert engine.apply(space.both, space.bump, space.read) == 2
     assert engine.apply(space.down, 4) == 0
-    assert engine.apply(space.look, space.named) == ((1, 2, 3), [1], "Doc.", space.named.__annotations__, "named", "named", {"c": 3})
+    assert engine.apply(space.look, space.named) == (
+        (1, 2, 3),
+        [1],
+        "Doc.",
+        space.named.__annotations__,
+        "named",
+        "named",
+        {"c": 3},
+    )
     assert engine.apply(space.decorated, 4) == 10
     assert engine.apply(space.cached, 30) == 832040
     assert engine.apply(space.Thing(4).grow, 1) == 32
@@ -122,7 +133,8 @@ def test_submodules_of_captured_packages_are_imported(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys; sys.path.insert(0, sys.argv[1])\nimport xml.dom.minidom\nfrom ipengine import _canning\n"
+            "import sys; sys.path.insert(0, sys.argv[1])\nimport xml.dom.minidom\n"
+            "from ipengine import _canning\n"
             "def f():\n    return xml.dom.minidom.parseString('<a/>').documentElement.tagName\n"
             "sys.stdout.buffer.write(_canning.dumps((f, (), {}))[0])",
             str(conftest.CLIENT),
@@ -177,7 +189,10 @@ def test_interactive_function_of_a_module(engine, tmp_path, monkeypatch):
 
 
 def test_wrapper_with_globals_of_a_library_keeps_them(engine, client):
-    space = client("import contextlib\n@contextlib.contextmanager\ndef cm():\n    yield 5\ndef use():\n    with cm() as v:\n        return v")
+    space = client(
+        "import contextlib\n@contextlib.contextmanager\ndef cm():\n    yield 5\ndef use():\n"
+        "    with cm() as v:\n        return v"
+    )
     assert engine.apply(space.use) == 5
 
 
@@ -238,7 +253,7 @@ def test_other_python_minor_is_refused(engine, client):
 def test_client_receives_functions(engine, client):
     # The receiving side without a namespace: functions of one stream share fresh globals.
     engine.execute("h = 2\ndef g(): return h\ndef f(): return g() + h")
-    stream, buffers, by_value = engine.canning.dumps(engine.namespace["f"])
+    stream, _, by_value = engine.canning.dumps(engine.namespace["f"])
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\nfrom ipengine import _canning\n"
         "f = _canning.loads(sys.stdin.buffer.read())\nprint(f(), 'h' in globals(), _canning.take_fill())"
@@ -275,7 +290,10 @@ def test_received_memory_is_the_sent_buffer(engine):
 
 
 def test_unpicklable_results(engine, client):
-    space = client("import threading\nclass Box: pass\ndef gen():\n    yield 1\ndef nested():\n    b = Box()\n    b.parts = [1, {'lock': threading.Lock()}]\n    return {'box': b}")
+    space = client(
+        "import threading\nclass Box: pass\ndef gen():\n    yield 1\ndef nested():\n    b = Box()\n"
+        "    b.parts = [1, {'lock': threading.Lock()}]\n    return {'box': b}"
+    )
     failure = engine.apply(space.gen)
     assert failure.status == "error"
     assert failure.type_name == "PicklingError"
@@ -310,7 +328,14 @@ def test_hostile_results(engine, client):
 
 
 def test_broken_streams(engine):
-    for stream in (b"", b"\x80\x05", b"garbage", pickle.dumps(1), pickle.dumps((1, 2)), pickle.dumps((1, (), {}))):
+    for stream in (
+        b"",
+        b"\x80\x05",
+        b"garbage",
+        pickle.dumps(1),
+        pickle.dumps((1, 2)),
+        pickle.dumps((1, (), {})),
+    ):
         assert engine.value(engine.runtime.apply(stream, [], None)).status == "error"
     assert engine.apply(len, "abc") == 3
 
@@ -336,7 +361,10 @@ def test_pushed_function_brings_what_it_needs(engine, client):
 
 
 def test_ipengine_names(engine, client):
-    space = client("def where():\n    import ipengine\n    return ipengine.rank, ipengine.size, ipengine.engine_id, dir(ipengine)")
+    space = client(
+        "def where():\n    import ipengine\n"
+        "    return ipengine.rank, ipengine.size, ipengine.engine_id, dir(ipengine)"
+    )
     assert engine.apply(space.where) == (2, 4, 2, ["comm", "engine_id", "rank", "reset_comm", "size"])
     space = client("def bad():\n    import ipengine\n    ipengine.nope")
     assert engine.apply(space.bad).type_name == "AttributeError"
@@ -345,10 +373,27 @@ def test_ipengine_names(engine, client):
 def test_laptop_stub():
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\nimport ipengine\n"
-        "for use in (lambda: ipengine.rank, lambda: ipengine.size, lambda: ipengine.comm, lambda: ipengine.engine_id,"
+        "for use in (lambda: ipengine.rank, lambda: ipengine.size, lambda: ipengine.comm, lambda: "
+        "ipengine.engine_id,"
         " lambda: ipengine.reset_comm()):\n"
-        "    try: use()\n    except RuntimeError as e: assert 'only inside an engine' in str(e)\n    else: sys.exit(1)\n"
+        "    try: use()\n    except RuntimeError as e: assert 'only inside an engine' in str(e)\n"
+        "    else: sys.exit(1)\n"
         "try: ipengine.other\nexcept AttributeError: pass\nelse: sys.exit(2)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(conftest.CLIENT)], capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(conftest.CLIENT)], capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_vendored_cloudpickle_serves_an_environment_without_one():
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:]\nimport cloudpickle\nfrom ipengine import _canning\n"
+        "assert cloudpickle.__file__.startswith(sys.argv[2])\nclass C:\n    def m(self): return 5\n"
+        "f = _canning.loads(*_canning.dumps(lambda: C().m())[:2])\nassert f() == 5\n"
+    )
+    vendored = str(conftest.GLUE / "vendor")
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program, str(conftest.CLIENT), vendored], capture_output=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr

@@ -72,7 +72,14 @@ def test_namespace_is_main(cell):
 
 
 def test_top_level_await(cell):
-    assert text(cell.execute("import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 9\nawait f()")) == "9"
+    assert (
+        text(
+            cell.execute(
+                "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 9\nawait f()"
+            )
+        )
+        == "9"
+    )
     assert cell.execute("async def g(): raise KeyError(3)\nawait g()").type_name == "KeyError"
 
 
@@ -156,7 +163,8 @@ def test_display_messages(engine):
         clear_output(wait=True)
         display({'image/png': b'\\x89PNG', 'text/plain': 'p'}, raw=True)
         class R:
-            def _repr_mimebundle_(self, **kw): return {'text/plain': 'r', 'application/json': {'nan': float('nan')}}
+            def _repr_mimebundle_(self, **kw):
+                return {'text/plain': 'r', 'application/json': {'nan': float('nan')}}
         R()
         """
     )
@@ -203,7 +211,9 @@ def test_children(engine, capfd, monkeypatch):
     for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID", "HYDRA_X"):
         monkeypatch.setenv(name, "7")
     monkeypatch.setenv("KEPT", "yes")
-    engine.execute("word = 'hello'\nprint('before')\n!echo {word} $$KEPT; env | grep -c '^OMPI_\\|^PMI\\|^PALS_\\|^HYD'")
+    engine.execute(
+        "word = 'hello'\nprint('before')\n!echo {word} $$KEPT; env | grep -c '^OMPI_\\|^PMI\\|^PALS_\\|^HYD'"
+    )
     assert capfd.readouterr().out.splitlines() == ["before", "hello yes", "0"]
     assert text(engine.execute("lines = !env | grep '^PMI'; echo end\nlines")) == "['end']"
     engine.execute("!exit 3")
@@ -272,7 +282,8 @@ def test_process_without_ipython():
 
 def test_nothing_is_left_on_disk(tmp_path):
     done = conftest.engine_process(
-        "print(runtime.execute('1'))", before=f"import os; os.environ.update(HOME={str(tmp_path)!r}, TMPDIR={str(tmp_path)!r})"
+        "print(runtime.execute('1'))",
+        before=f"import os; os.environ.update(HOME={str(tmp_path)!r}, TMPDIR={str(tmp_path)!r})",
     )
     assert done.stdout.startswith("('ok'"), done
     assert list(tmp_path.iterdir()) == []
@@ -292,7 +303,8 @@ def test_streams_of_a_process():
                 def flush(self): raise ValueError
                 def write(self, text): raise ValueError
             sys.stdout = Broken()
-            print(runtime.apply(__import__("pickle").dumps((len, ("abc",), {})), [], None)[0], file=sys.__stdout__)
+            stream = __import__("pickle").dumps((len, ("abc",), {}))
+            print(runtime.apply(stream, [], None)[0], file=sys.__stdout__)
             sys.stdout = sys.__stdout__
             """
         )

@@ -6,7 +6,9 @@ import pytest
 
 
 def push(engine, name, kind, *buffers, **meta):
-    return engine.value(engine.runtime.push([name], [(kind, json.dumps(meta), [bytearray(b) for b in buffers])]))
+    return engine.value(
+        engine.runtime.push([name], [(kind, json.dumps(meta), [bytearray(b) for b in buffers])])
+    )
 
 
 def test_push_kinds(engine):
@@ -24,7 +26,14 @@ def test_push_arrays(engine):
     push(engine, "a", "ndarray", a.tobytes(), dtype="<i4", shape=[2, 3], order="C")
     push(engine, "f", "ndarray", a.tobytes(order="F"), dtype="<i4", shape=[2, 3], order="F")
     push(engine, "e", "ndarray", dtype="<f8", shape=[0, 4])
-    push(engine, "s", "ndarray", b"\x01\0\0\0\0\0\0\0\0\0\0\0", dtype=[["n", "<i4"], ["p", "<f4", [2]]], shape=[1])
+    push(
+        engine,
+        "s",
+        "ndarray",
+        b"\x01\0\0\0\0\0\0\0\0\0\0\0",
+        dtype=[["n", "<i4"], ["p", "<f4", [2]]],
+        shape=[1],
+    )
     push(engine, "zero", "ndarray", b"\x05", dtype="|u1", shape=[])
     space = engine.namespace
     assert (space["a"] == a).all()

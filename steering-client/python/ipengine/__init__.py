@@ -1,4 +1,4 @@
-"""Outside an engine: the names exist, so that code which uses them can be imported and sent, and every use says why not.
+"""Outside an engine: the names exist, so that code with them can be imported and sent; using one fails.
 
 Inside an engine of ipengine-mpi another package of this name, embedded in the engine, gives `rank`, `size`,
 `engine_id`, `comm` and `reset_comm`.
