@@ -102,7 +102,8 @@ def test_an_ended_cluster_is_not_taken_for_a_running_one(home):
 def test_an_interactive_session_without_goodbye(program):
     """A client that is killed leaves engines that another one can still use."""
     with ipsteer.Cluster(1) as rc:
-        text = "import os, sys, ipsteer\nrc = ipsteer.Client(sys.argv[1])\nrc[0]['x'] = 1\nos.kill(os.getpid(), 9)"
+        text = "import os, sys, ipsteer\nrc = ipsteer.Client(sys.argv[1])\n"
+        text += "rc[0]['x'] = 1\nos.kill(os.getpid(), 9)"
         code, _, _ = program(text, str(rc.cluster.connection_file)).finish()
         assert code == -9
         assert rc[0]["x"] == 1
