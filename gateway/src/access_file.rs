@@ -49,6 +49,7 @@ impl AccessFile {
             return Ok(());
         }
         if let Some(facts) = facts {
+            self.record.size = facts.size;
             self.record.mpi = facts.mpi.clone();
             self.record.python = facts.python.to_string();
         }

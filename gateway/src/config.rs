@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of the cluster.
     pub cluster: String,
-    /// Number of engines.
+    /// Number of engines; 0 when only the engines know, as under a launcher whose command line nobody parsed.
     pub size: u32,
     /// `ipengine-mpi 0.1.0`.
     pub software: String,
@@ -66,8 +66,8 @@ pub struct Listeners {
     pub engines: std::os::unix::net::UnixListener,
 }
 
-/// What the MPI launcher said, when it is a child of the supervisor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the supervisor reports: the launcher's words and end, and what the supervisor itself is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LauncherReport {
     /// One line of the launcher's own messages.
     Output(String),
@@ -77,5 +77,10 @@ pub enum LauncherReport {
         code: Option<i32>,
         /// The signal that killed it.
         signal: Option<i32>,
+    },
+    /// The supervisor was told to end the world in good order.
+    Stop {
+        /// By what, for the post-mortem.
+        reason: String,
     },
 }

@@ -22,9 +22,6 @@ pub enum Error {
     /// A secret is not 64 hexadecimal digits.
     #[error("secret is not 64 hexadecimal digits")]
     Secret,
-    /// A world has at least one engine.
-    #[error("world has no engines")]
-    EmptyWorld,
     /// The connection file cannot be written: no client could find this cluster.
     #[error("connection file {path} cannot be written")]
     AccessFile {

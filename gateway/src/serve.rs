@@ -62,9 +62,6 @@ async fn run(
     launcher: mpsc::Receiver<LauncherReport>,
     ready: oneshot::Sender<()>,
 ) -> Result<Ended, Error> {
-    if config.size == 0 {
-        return Err(Error::EmptyWorld);
-    }
     let cluster = Cluster {
         name: config.cluster.clone(),
         software: config.software.clone(),

@@ -6,7 +6,7 @@ use ipengine_protocol::{
 };
 
 use super::instruction::Stage;
-use super::registry::Life;
+use super::registry::{Engine, Life};
 use super::{Now, Router};
 use crate::{Fault, Lane, Outbox};
 
@@ -19,16 +19,25 @@ impl<O: Outbox> Router<O> {
     /// # Errors
     /// A [`Fault`] for which the link is closed.
     pub fn admit(&self, facts: &EngineFacts) -> Result<(), Fault> {
-        if facts.size != self.cluster.size || facts.id.index() >= self.engines.len() {
+        let size = if self.cluster.size == 0 { facts.size } else { self.cluster.size };
+        if facts.size != size || facts.id.index() >= size as usize {
             return Err(Fault::Stranger {
                 rank: facts.id.0,
                 size: facts.size,
             });
         }
-        if self.engines[facts.id.index()].is_gone() {
+        if self.engines.get(facts.id.index()).is_some_and(Engine::is_gone) {
             return Err(Fault::DeclaredLost);
         }
         Ok(())
+    }
+
+    /// The first engine tells how many there are, where nobody knew before.
+    fn learn_size(&mut self, size: u32, now: Now) {
+        if self.cluster.size == 0 {
+            self.cluster.size = size;
+            self.engines = (0..size).map(|rank| Engine::new(EngineId(rank), now)).collect();
+        }
     }
 
     /// Facts that engines have in common, from the first of them.
@@ -40,6 +49,7 @@ impl<O: Outbox> Router<O> {
     /// An engine has linked up, for the first time or again; its link is attached to the outbox already.
     pub fn on_engine_hello(&mut self, facts: EngineFacts, now: Now) {
         let (id, seen) = (facts.id, facts.orders_seen);
+        self.learn_size(facts.size, now);
         let row = &mut self.engines[id.index()];
         row.linked = true;
         row.facts = Some(facts);

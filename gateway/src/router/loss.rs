@@ -183,6 +183,7 @@ impl<O: Outbox> Router<O> {
                 }
             }
             LauncherReport::Exited { code, signal } => self.on_launcher_exit(*code, *signal, now),
+            LauncherReport::Stop { reason } => self.begin_stop(reason.clone(), true, now),
         }
     }
 

@@ -1,0 +1,53 @@
+"""Imports the Python sources that are embedded in the engine's program. Run once, before anything else is imported."""
+
+import importlib.abc
+import importlib.util
+import linecache
+import sys
+
+
+class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Finds and loads modules of one table."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def find_spec(self, fullname, path=None, target=None):
+        """Return a spec for an embedded module."""
+        entry = self._table.get(fullname)
+        if entry is None:
+            return None
+        file, is_package, _ = entry
+        spec = importlib.util.spec_from_loader(fullname, self, origin=file, is_package=is_package)
+        spec.has_location = True  # gives the module a __file__, by which the glue knows its own frames
+        return spec
+
+    def is_package(self, fullname):
+        """Whether the module is a package."""
+        return self._table[fullname][1]
+
+    def get_source(self, fullname):
+        """Return the module's source text."""
+        return self._table[fullname][2]
+
+    def get_code(self, fullname):
+        """Compile the module under its embedded name, so that tracebacks can tell it from the user's files."""
+        file, _, source = self._table[fullname]
+        linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+        return compile(source, file, "exec", dont_inherit=True)
+
+
+def install(modules):
+    """Put the runtime in front of everything and spare copies of other packages behind everything.
+
+    Parameters
+    ----------
+    modules
+        (module, file, is_package, source) of each embedded module.
+    """
+    own, spare = {}, {}
+    for module, file, is_package, source in modules:
+        table = own if module.split(".")[0] == "ipengine" else spare
+        table[module] = (f"<ipengine>/{file}", bool(is_package), source)
+    sys.meta_path.insert(0, EmbeddedImporter(own))
+    sys.meta_path.append(EmbeddedImporter(spare))

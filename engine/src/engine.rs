@@ -1,0 +1,349 @@
+//! Being an engine: the list of start-up steps, the loop, and the list reversed.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::ChildStdout;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use ipengine_protocol::{EngineFacts, EngineId, Order};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getpgid};
+
+use crate::banner;
+use crate::cli::EngineArgs;
+use crate::control::Control;
+use crate::control_thread::ControlThread;
+use crate::error::{Error, chain};
+use crate::greeting::{self, Briefing};
+use crate::inbox::{FromMain, Inbox};
+use crate::interpreter_choice::{self, linked_version};
+use crate::last_words::{self, LastWords};
+use crate::launcher::Launched;
+use crate::link::GatewayAddress;
+use crate::native::Runtime;
+use crate::output::OutputFiles;
+use crate::place::{Place, host_name};
+use crate::record::GatewayRecord;
+use crate::supervisor::{self, Plan};
+use crate::world::World;
+use crate::{detach, executor, interpreter, log};
+
+/// For the last messages to leave before MPI is finalised.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What rank 0 prepares before `MPI_Init`, because nothing may fork after it.
+struct Prepared {
+    place: Place,
+    python: std::path::PathBuf,
+    /// The supervisor's answer, if this process started the gateway.
+    starting: Option<ChildStdout>,
+}
+
+/// Runs an engine from start to end; returns its exit code.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub fn run(args: &EngineArgs) -> Result<u8, Error> {
+    let launched = Launched::from_env();
+    let is_first = launched.is_none_or(|launched| launched.rank == 0);
+    let prepared = is_first.then(|| prepare(args, launched)).transpose()?;
+    let result = start(args, launched, prepared.as_ref());
+    if let (Err(_), Some(prepared)) = (&result, &prepared) {
+        prepared.take_down();
+    }
+    result
+}
+
+fn prepare(args: &EngineArgs, launched: Option<Launched>) -> Result<Prepared, Error> {
+    let python = interpreter_choice::choose(args.python.as_deref())?;
+    let place = Place::create(args.place.cluster.as_deref())?;
+    let starting = match GatewayRecord::read_living(&place.gateway_record()) {
+        Some(record) if record.resident => None,
+        Some(record) => {
+            return Err(Error::AlreadyRunning {
+                cluster: record.cluster,
+                pid: record.pid,
+                host: record.host,
+            });
+        }
+        None => {
+            let size = launched.and_then(|launched| launched.size).unwrap_or(0);
+            let plan = Plan::new(&place, &args.place, false, size)?;
+            let text = serde_json::to_vec(&plan).expect("plain data");
+            Some(detach::spawn(&text, &place.gateway_log())?)
+        }
+    };
+    Ok(Prepared {
+        place,
+        python,
+        starting,
+    })
+}
+
+impl Prepared {
+    /// Waits for the gateway and collects what every rank has to know.
+    fn brief(&self, answer: Option<&ChildStdout>) -> Result<Briefing, Error> {
+        if let Some(answer) = answer {
+            supervisor::read_answer(answer_pipe(answer)?, &self.place.gateway_log())?;
+        }
+        let record =
+            GatewayRecord::read_living(&self.place.gateway_record()).ok_or_else(|| Error::Gateway {
+                reason: "it ended after its start".to_owned(),
+                log: self.place.gateway_log(),
+            })?;
+        Ok(Briefing {
+            gateway: GatewayAddress {
+                host: record.host,
+                socket: record.engine_socket,
+                addresses: record.addresses,
+                fingerprint: record.fingerprint,
+                secret: record.engine_secret,
+            },
+            python: self.python.clone(),
+            cluster: self.place.cluster.clone(),
+            run_dir: self.place.run_dir.clone(),
+            python_path: std::env::var("PYTHONPATH").ok(),
+        })
+    }
+
+    /// A start that failed leaves no gateway behind.
+    fn take_down(&self) {
+        if self.starting.is_none() {
+            return;
+        }
+        let record = self.place.gateway_record();
+        let Some(alive) = GatewayRecord::read_living(&record) else {
+            return;
+        };
+        let pid = i32::try_from(alive.pid).map(Pid::from_raw);
+        if let Ok(group) = pid
+            .map_err(|_| nix::Error::ESRCH)
+            .and_then(|pid| getpgid(Some(pid)))
+        {
+            // The supervisor leads a group of its own, with nothing in it but itself and the gateway.
+            let _ = killpg(group, Signal::SIGTERM);
+        }
+        let _ = std::fs::remove_file(record);
+        let _ = std::fs::remove_file(&self.place.access_file);
+        if let Some(sockets) = alive.engine_socket.parent() {
+            let _ = std::fs::remove_dir_all(sockets);
+        }
+    }
+}
+
+fn answer_pipe(answer: &ChildStdout) -> Result<File, Error> {
+    use std::os::fd::AsFd;
+    let pipe = answer
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(Error::io("hear from the supervisor"))?;
+    Ok(File::from(pipe))
+}
+
+fn start(args: &EngineArgs, launched: Option<Launched>, prepared: Option<&Prepared>) -> Result<u8, Error> {
+    let patience = Duration::from_secs(args.start_timeout);
+    let begun = Instant::now();
+    let mut world = init_world(args, patience)?;
+    check_launcher(&world, launched)?;
+    let briefing = match greet(&world, prepared, patience) {
+        Ok(briefing) => briefing,
+        Err(error) => {
+            // A rank that is no engine waits somewhere in MPI: only an abort ends the job.
+            report_start_failure(&world, &error);
+            if let Some(prepared) = prepared {
+                prepared.take_down();
+            }
+            last_words::end_is_orderly();
+            world.abort(1);
+        }
+    };
+    world.make_private()?;
+    let files = Arc::new(OutputFiles::open(&briefing.run_dir.join("logs"), world.rank())?);
+    let (launcher_out, launcher_err) = files.redirect()?;
+    log::start(&briefing.run_dir, world.rank(), launcher_err);
+    if world.rank() == 0 {
+        let facts = banner::Facts::new(&briefing, &world, begun);
+        banner::print_when_ready(facts, prepared.map(|p| p.place.access_file.clone()), launcher_out);
+    }
+    let rank = world.rank();
+    serve(world, &briefing, &files, patience)
+        .inspect_err(|error| tracing::error!("rank {rank} did not start: {}", chain(error)))
+}
+
+/// `MPI_Init` under a watchdog: it hangs when a rank of the job never calls it.
+fn init_world(args: &EngineArgs, patience: Duration) -> Result<World, Error> {
+    let (done, watched) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if watched.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!(
+                "ipengine-mpi: MPI_Init did not return within {} s. Is every process of the job ipengine-mpi? \
+                 (--start-timeout changes this limit)",
+                patience.as_secs()
+            );
+            std::process::exit(1);
+        }
+    });
+    let world = World::init(args.thread_level)?;
+    // The watchdog has ended only if the process has.
+    let _ = done.send(());
+    Ok(world)
+}
+
+fn check_launcher(world: &World, launched: Option<Launched>) -> Result<(), Error> {
+    let Some(Launched {
+        by,
+        rank,
+        size: Some(size),
+    }) = launched
+    else {
+        return Ok(());
+    };
+    if size == world.size() {
+        return Ok(());
+    }
+    if rank != 0 {
+        std::process::exit(1); // rank 0 says it for all
+    }
+    let library = world.library().to_owned();
+    Err(Error::ForeignLauncher {
+        launcher: by,
+        launched: size,
+        world: world.size(),
+        library,
+    })
+}
+
+fn greet(world: &World, prepared: Option<&Prepared>, patience: Duration) -> Result<Briefing, Error> {
+    match prepared {
+        Some(prepared) => greeting::lead(world, patience, || prepared.brief(prepared.starting.as_ref())),
+        None => greeting::follow(world, patience),
+    }
+}
+
+fn report_start_failure(world: &World, error: &Error) {
+    // What rank 0 found out it says itself, once.
+    if !matches!(error, Error::Refused { .. }) {
+        eprintln!("ipengine-mpi: rank {}: {}", world.rank(), chain(error));
+    }
+}
+
+/// From the first link to the end of MPI.
+fn serve(
+    world: World,
+    briefing: &Briefing,
+    files: &Arc<OutputFiles>,
+    patience: Duration,
+) -> Result<u8, Error> {
+    let last_words = LastWords::install()?;
+    let (reports, from_main) = tokio::sync::mpsc::unbounded_channel();
+    let inbox = Arc::new(Inbox::new(reports));
+    let (linked, is_linked) = mpsc::channel();
+    let control = Control::new(facts(&world), Arc::clone(&inbox), Arc::clone(files));
+    let address = briefing.gateway.clone();
+    let control_thread = ControlThread {
+        address,
+        control,
+        reports: from_main,
+        last_words,
+        linked,
+    }
+    .spawn()?;
+    let runtime = Runtime::install(
+        Arc::clone(&inbox),
+        Arc::clone(files),
+        world,
+        briefing.cluster.clone(),
+        host_name(),
+    );
+    prepare_environment(briefing);
+    interpreter::start(&briefing.python)?;
+    is_linked.recv_timeout(patience).unwrap_or_else(|_| {
+        Err(Error::Link {
+            reason: format!("none within {} s", patience.as_secs()),
+        })
+    })?;
+    if let Err(error) = executor::run(&runtime) {
+        return Err(Error::PythonStart {
+            path: briefing.python.clone(),
+            reason: error.to_string(),
+        });
+    }
+    finish(runtime, &inbox);
+    drop(control_thread);
+    Ok(0)
+}
+
+fn facts(world: &World) -> EngineFacts {
+    EngineFacts {
+        id: EngineId(world.rank()),
+        size: world.size(),
+        host: host_name(),
+        pid: std::process::id(),
+        python: linked_version(),
+        mpi: world.library().to_owned(),
+        orders_seen: Order(0),
+    }
+}
+
+/// What C and Fortran run-times read at their own start.
+fn prepare_environment(briefing: &Briefing) {
+    // SAFETY: the control thread reads no environment variables, and user threads do not exist yet.
+    unsafe {
+        std::env::set_var("GFORTRAN_UNBUFFERED_PRECONNECTED", "y");
+        std::env::set_var("FORT_BUFFERED", "n");
+        if let Some(path) = &briefing.python_path {
+            std::env::set_var("PYTHONPATH", path);
+        }
+    }
+    line_buffer_c_stdout();
+}
+
+unsafe extern "C" {
+    static mut stdout: *mut libc::FILE;
+}
+
+/// C's stdout is a file now, which it would buffer in blocks: live output needs lines.
+fn line_buffer_c_stdout() {
+    // SAFETY: `stdout` is C's own stream, open for the life of the process, and nothing was written to it yet.
+    unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
+}
+
+/// The end in good order, under the control thread's watchdog: last messages, Python, MPI.
+fn finish(runtime: Rc<Runtime>, inbox: &Inbox) {
+    let (flushed, is_flushed) = mpsc::channel();
+    inbox.report(FromMain::Leaving(flushed));
+    // Without a link nothing can be flushed, and that must not keep MPI from being finalised.
+    let _ = is_flushed.recv_timeout(FLUSH_PATIENCE);
+    last_words::end_is_orderly();
+    interpreter::finish();
+    Runtime::uninstall();
+    // The last owner: drops the world, which finalises MPI.
+    drop(runtime);
+}
+
+/// `--check`: what this program is made of.
+///
+/// # Errors
+/// As [`interpreter_choice::choose`].
+pub fn check(python: Option<&Path>) -> Result<(), Error> {
+    let chosen = interpreter_choice::choose(python);
+    let row = |name: &str, value: &str| {
+        // A closed pipe (`| head`) ends the listing.
+        let _ = writeln!(std::io::stdout(), "{name:14} {value}");
+    };
+    let loaded = |part| crate::native::loaded_library(part).unwrap_or_else(|| "not loaded".to_owned());
+    row("ipengine-mpi", env!("CARGO_PKG_VERSION"));
+    row("MPI", &crate::world::library_version());
+    row("MPI library", &loaded("/libmpi"));
+    row("Python", &linked_version().to_string());
+    row("libpython", &loaded("/libpython"));
+    match &chosen {
+        Ok(path) => row("runs as", &path.display().to_string()),
+        Err(error) => row("runs as", &chain(error)),
+    }
+    chosen.map(|_| ())
+}

@@ -1,0 +1,291 @@
+//! The control link: finding the gateway, TLS with a pinned certificate, the handshake, frames in and out.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use ipengine_protocol::handshake::{ClientSide, EXPORTER_LABEL, Role, SERVER_HELLO_LEN, Secret, VERDICT_LEN};
+use ipengine_protocol::{Frame, frame};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::error::Error;
+
+/// Time for one address: connection, TLS and handshake.
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// The application protocol that tells a control link from a client on the same port.
+const ALPN: &[u8] = b"ipengine-link/1";
+/// What the reader asks for at once.
+const READ: usize = 256 << 10;
+
+/// Where the gateway is and how to prove oneself; travels over MPI from rank 0 to every rank.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct GatewayAddress {
+    /// The gateway's host: only there its socket file means anything.
+    pub host: String,
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// TLS addresses, best first.
+    pub addresses: Vec<SocketAddr>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// The engines' secret.
+    pub secret: String,
+}
+
+/// Anything that carries bytes both ways.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+/// An authenticated connection.
+pub struct Connection {
+    /// Frames from the gateway.
+    pub reader: Reader,
+    /// Frames to the gateway.
+    pub writer: Writer,
+}
+
+/// Reads frames.
+pub struct Reader {
+    stream: ReadHalf<Box<dyn Stream>>,
+    buffer: BytesMut,
+}
+
+/// Writes frames.
+pub struct Writer {
+    stream: WriteHalf<Box<dyn Stream>>,
+    buffer: BytesMut,
+}
+
+impl GatewayAddress {
+    /// Connects by the Unix socket on the gateway's own host, else by the addresses in turn.
+    ///
+    /// # Errors
+    /// [`Error::Link`] with the reason of every way tried.
+    pub async fn connect(&self, this_host: &str) -> Result<Connection, Error> {
+        let mut reasons = Vec::new();
+        if self.host == this_host && self.socket.exists() {
+            match limited(self.connect_unix()).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => reasons.push(format!(
+                    "{}: {}",
+                    self.socket.display(),
+                    crate::error::chain(&error)
+                )),
+            }
+        }
+        for address in &self.addresses {
+            match limited(self.connect_tls(*address)).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => reasons.push(format!("{address}: {}", crate::error::chain(&error))),
+            }
+        }
+        Err(Error::Link {
+            reason: reasons.join("; "),
+        })
+    }
+
+    async fn connect_unix(&self) -> Result<Connection, Error> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(Error::io("connect"))?;
+        self.greet(Box::new(stream), &[]).await
+    }
+
+    async fn connect_tls(&self, address: SocketAddr) -> Result<Connection, Error> {
+        let stream = TcpStream::connect(address).await.map_err(Error::io("connect"))?;
+        stream.set_nodelay(true).map_err(Error::io("set TCP_NODELAY"))?;
+        let name = ServerName::from(address.ip());
+        let connector = TlsConnector::from(Arc::new(self.tls_config()));
+        let stream = connector
+            .connect(name, stream)
+            .await
+            .map_err(Error::io("agree on TLS"))?;
+        let mut binding = [0; 32];
+        let (_, session) = stream.get_ref();
+        session
+            .export_keying_material(&mut binding, EXPORTER_LABEL, None)
+            .map_err(|e| Error::io("bind the TLS channel")(std::io::Error::other(e)))?;
+        self.greet(Box::new(stream), &binding).await
+    }
+
+    fn tls_config(&self) -> ClientConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let pinned = Arc::new(Pinned {
+            fingerprint: self.fingerprint.clone(),
+            provider: Arc::clone(&provider),
+        });
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider supports TLS 1.2 and 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(pinned)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config
+    }
+
+    async fn greet(&self, mut stream: Box<dyn Stream>, binding: &[u8]) -> Result<Connection, Error> {
+        let secret = Secret::from_hex(&self.secret).ok_or_else(|| Error::Link {
+            reason: "no secret".to_owned(),
+        })?;
+        let mut nonce = [0; 32];
+        getrandom::fill(&mut nonce)
+            .map_err(|e| Error::io("draw random bytes")(std::io::Error::other(e.to_string())))?;
+        let side = ClientSide::new(Role::Engine, secret, binding, nonce);
+        let talk = "talk to the gateway";
+        stream.write_all(&side.hello()).await.map_err(Error::io(talk))?;
+        stream.flush().await.map_err(Error::io(talk))?;
+        let mut answer = [0; SERVER_HELLO_LEN];
+        stream.read_exact(&mut answer).await.map_err(Error::io(talk))?;
+        let (proof, _version) = side.on_server_hello(&answer)?;
+        stream.write_all(&proof).await.map_err(Error::io(talk))?;
+        stream.flush().await.map_err(Error::io(talk))?;
+        let mut verdict = [0; VERDICT_LEN];
+        stream.read_exact(&mut verdict).await.map_err(Error::io(talk))?;
+        side.on_verdict(&verdict)?;
+        let (reader, writer) = tokio::io::split(stream);
+        Ok(Connection {
+            reader: Reader {
+                stream: reader,
+                buffer: BytesMut::new(),
+            },
+            writer: Writer {
+                stream: writer,
+                buffer: BytesMut::new(),
+            },
+        })
+    }
+}
+
+async fn limited(attempt: impl Future<Output = Result<Connection, Error>>) -> Result<Connection, Error> {
+    match tokio::time::timeout(ATTEMPT, attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Link {
+            reason: format!("no answer within {} s", ATTEMPT.as_secs()),
+        }),
+    }
+}
+
+impl Reader {
+    /// The next frame, without its length prefix; `None` when the gateway has closed the link between two frames.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Decode`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if !self.fill(4).await? {
+            return Ok(None);
+        }
+        let prefix = u32::from_le_bytes(self.buffer[..4].try_into().expect("four bytes"));
+        let length = frame::check_prefix(prefix)?;
+        self.buffer.advance(4);
+        if !self.fill(length).await? {
+            return Err(Error::io("read a whole frame")(
+                std::io::ErrorKind::UnexpectedEof.into(),
+            ));
+        }
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    /// Reads until `length` bytes are there; false at the end of the stream.
+    async fn fill(&mut self, length: usize) -> Result<bool, Error> {
+        while self.buffer.len() < length {
+            self.buffer.reserve((length - self.buffer.len()).max(READ));
+            let read = self
+                .stream
+                .read_buf(&mut self.buffer)
+                .await
+                .map_err(Error::io("read from the gateway"))?;
+            if read == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Writer {
+    /// Adds a frame to what the next [`Self::flush`] writes.
+    pub fn add(&mut self, frame: &Frame) {
+        frame.append_prefixed(&mut self.buffer);
+    }
+
+    /// Whether enough is gathered for one write.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() >= READ
+    }
+
+    /// Writes what was added.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        let failed = "write to the gateway";
+        self.stream
+            .write_all_buf(&mut self.buffer)
+            .await
+            .map_err(Error::io(failed))?;
+        self.buffer.clear();
+        self.stream.flush().await.map_err(Error::io(failed))
+    }
+}
+
+/// Accepts exactly the certificate whose fingerprint came over MPI.
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: String,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if ipengine_gateway::certificate::fingerprint(end_entity) == self.fingerprint {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::ApplicationVerificationFailure,
+            ))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

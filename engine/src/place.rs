@@ -1,0 +1,171 @@
+//! Where a cluster's files lie: names and directories. No process or network business.
+
+use std::env;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// Longest path that fits a Unix socket address, with its terminating zero.
+const MAX_SOCKET_PATH: usize = 108;
+
+/// A cluster's name and directories on one file system.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// The connection file.
+    pub access_file: PathBuf,
+    /// Logs and records, mode 0700.
+    pub run_dir: PathBuf,
+}
+
+impl Place {
+    /// Chooses and creates the directories: `$IPSTEER_DIR`, else `~/.ipsteer`, else `.ipsteer` in the directory that
+    /// the job was submitted from.
+    ///
+    /// # Errors
+    /// [`Error::Directory`] naming every directory tried.
+    pub fn create(cluster: Option<&str>) -> Result<Self, Error> {
+        let cluster = cluster.map_or_else(default_cluster, str::to_owned);
+        check_name(&cluster)?;
+        let mut tried = Vec::new();
+        for base in base_candidates() {
+            let run_dir = base.join("runs").join(&cluster);
+            match create_private(&run_dir.join("logs")) {
+                Ok(()) => {
+                    return Ok(Self {
+                        access_file: base.join(format!("{cluster}.json")),
+                        cluster,
+                        run_dir,
+                    });
+                }
+                Err(source) => tried.push((base, source)),
+            }
+        }
+        Err(Error::Directory { tried })
+    }
+
+    /// The gateway's record for rank 0.
+    #[must_use]
+    pub fn gateway_record(&self) -> PathBuf {
+        self.run_dir.join("gateway.json")
+    }
+
+    /// The gateway's log.
+    #[must_use]
+    pub fn gateway_log(&self) -> PathBuf {
+        self.run_dir.join("logs").join("gateway.log")
+    }
+
+    /// Creates the owner-only directory for Unix sockets: local, because run directories may lie on a file system
+    /// without sockets, and short, because socket addresses are.
+    ///
+    /// # Errors
+    /// [`Error::SocketDirectory`] if it cannot be made or belongs to somebody else.
+    pub fn socket_dir(&self) -> Result<PathBuf, Error> {
+        let owner = nix::unistd::geteuid();
+        let parent = |base: PathBuf| base.join(format!("ipsteer-{owner}"));
+        let fits =
+            |dir: &Path| dir.join(&self.cluster).join("engine.sock").as_os_str().len() < MAX_SOCKET_PATH;
+        let root = Some(parent(env::temp_dir()))
+            .filter(|dir| fits(dir))
+            .unwrap_or_else(|| parent("/tmp".into()));
+        let dir = root.join(&self.cluster);
+        let made = create_private(&root)
+            .and_then(|()| check_private(&root))
+            .and_then(|()| create_private(&dir));
+        made.map(|()| dir.clone())
+            .map_err(|source| Error::SocketDirectory { dir, source })
+    }
+}
+
+/// The name in a job or on a workstation.
+fn default_cluster() -> String {
+    let job = |variable| env::var(variable).ok().filter(|id| !id.is_empty());
+    if let Some(id) = job("SLURM_JOB_ID") {
+        return format!("slurm-{id}");
+    }
+    if let Some(id) = job("PBS_JOBID") {
+        return format!("pbs-{id}");
+    }
+    format!("local-{}-{}", host_name(), std::process::id())
+}
+
+fn check_name(cluster: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.[]".contains(c);
+    if cluster.is_empty() || cluster.starts_with('.') || cluster.len() > 64 || !cluster.chars().all(plain) {
+        return Err(Error::ClusterName {
+            name: cluster.chars().take(80).collect(),
+        });
+    }
+    Ok(())
+}
+
+fn base_candidates() -> Vec<PathBuf> {
+    if let Some(dir) = env::var_os("IPSTEER_DIR") {
+        return vec![dir.into()];
+    }
+    let submit = ["SLURM_SUBMIT_DIR", "PBS_O_WORKDIR"]
+        .into_iter()
+        .find_map(env::var_os)
+        .map(PathBuf::from);
+    let submit = submit.or_else(|| env::current_dir().ok());
+    env::var_os("HOME")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(submit)
+        .map(|dir| dir.join(".ipsteer"))
+        .collect()
+}
+
+/// Creates a directory and its parents; what is created is owner-only. The directory must be writable.
+fn create_private(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    nix::unistd::access(
+        dir,
+        nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,
+    )?;
+    Ok(())
+}
+
+/// Refuses a directory that somebody else made or may enter: in a shared /tmp anybody can take a name first.
+fn check_private(dir: &Path) -> io::Result<()> {
+    let about = fs::symlink_metadata(dir)?;
+    if !about.is_dir() || about.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it belongs to another user",
+        ));
+    }
+    if about.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// This host's name.
+#[must_use]
+pub fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_leave_the_directory_are_refused() {
+        for bad in ["", "../up", ".hidden", "a/b", "a b"] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+        for good in ["slurm-17", "pbs-0.head", "local-node7-4711", "pbs-12[3].server"] {
+            assert!(check_name(good).is_ok(), "{good:?}");
+        }
+    }
+}

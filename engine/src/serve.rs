@@ -1,0 +1,195 @@
+//! Resident mode: `ipengine-mpi serve -- mpiexec …`. Owns the gateway, runs the launcher, reads its messages, returns
+//! its exit code, and keeps the allocation while clients still fetch results.
+
+use std::io::Write;
+use std::process::{ChildStdin, ExitStatus, Stdio};
+use std::time::Duration;
+
+use ipengine_gateway::LauncherReport;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::cli::ServeArgs;
+use crate::error::Error;
+use crate::place::Place;
+use crate::supervisor::{Plan, Supervisor};
+
+/// Time for an orderly stop of the world before the launcher is sent TERM: ranks have 10 s to finalise.
+const STOP_GRACE: Duration = Duration::from_secs(15);
+/// Time between TERM and KILL for the launcher. Open MPI's mpiexec takes 2 s to end its ranks.
+const KILL_GRACE: Duration = Duration::from_secs(8);
+/// Exit code when the launcher cannot be run, as shells give it.
+const NOT_RUN: u8 = 127;
+
+/// Runs gateway and launcher to their end; returns the exit code for this process.
+///
+/// # Errors
+/// Whatever keeps the gateway from starting.
+pub fn run(args: &ServeArgs) -> Result<u8, Error> {
+    let place = Place::create(args.place.cluster.as_deref())?;
+    let plan = Plan::new(&place, &args.place, true, 0)?;
+    let (mut gateway, reports) = Supervisor::start(&plan)?.split();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("start the launcher's runtime"))?;
+    let code = runtime.block_on(run_launcher(&place, &args.launcher, Reports::new(reports)))?;
+    gateway.wait()?;
+    Ok(code)
+}
+
+/// The pipe to the gateway.
+#[derive(Clone)]
+struct Reports(std::rc::Rc<std::cell::RefCell<ChildStdin>>);
+
+impl Reports {
+    fn new(pipe: ChildStdin) -> Self {
+        Self(std::rc::Rc::new(std::cell::RefCell::new(pipe)))
+    }
+
+    /// A gateway that has ended reads no more; that is no reason to stop the launcher.
+    fn send(&self, report: &LauncherReport) {
+        let line = serde_json::to_string(report).expect("plain data");
+        let mut pipe = self.0.borrow_mut();
+        if let Err(error) = writeln!(pipe, "{line}") {
+            tracing::warn!(%error, "the gateway does not hear the launcher any more");
+        }
+    }
+}
+
+async fn run_launcher(place: &Place, command: &[String], reports: Reports) -> Result<u8, Error> {
+    let (program, arguments) = command.split_first().expect("clap requires one");
+    let spawned = Command::new(program)
+        .args(arguments)
+        .env("IPENGINE_CLUSTER", &place.cluster)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("ipengine-mpi serve: cannot run {program}: {error}");
+            reports.send(&LauncherReport::Output(format!("cannot run {program}: {error}")));
+            reports.send(&LauncherReport::Exited {
+                code: Some(i32::from(NOT_RUN)),
+                signal: None,
+            });
+            return Ok(NOT_RUN);
+        }
+    };
+    let stderr = child.stderr.take().expect("piped above");
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async move {
+            let tee = tokio::task::spawn_local(tee(stderr, reports.clone()));
+            let status = watch(&mut child, &reports).await?;
+            finish_tee(tee).await;
+            reports.send(&exited(status));
+            Ok(exit_code(status))
+        })
+        .await
+}
+
+/// Shows the launcher's messages as they come and passes them on.
+async fn tee(stderr: impl AsyncRead + Unpin, reports: Reports) {
+    let mut lines = BufReader::new(stderr).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        eprintln!("{line}");
+        reports.send(&LauncherReport::Output(line));
+    }
+}
+
+/// What the launcher wrote last must reach the gateway before its exit does; a grandchild that keeps the pipe open
+/// must not hold this up.
+async fn finish_tee(tee: JoinHandle<()>) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), tee).await;
+}
+
+/// Waits for the launcher; INT or TERM begins an orderly stop, the second one ends it at once.
+async fn watch(child: &mut Child, reports: &Reports) -> Result<ExitStatus, Error> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("watch for signals"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch for signals"))?;
+    let mut deadlines = Deadlines::default();
+    loop {
+        let next = deadlines.next();
+        tokio::select! {
+            status = child.wait() => return status.map_err(Error::io("wait for the launcher")),
+            _ = interrupt.recv() => deadlines.advance(child, reports, "SIGINT"),
+            _ = terminate.recv() => deadlines.advance(child, reports, "SIGTERM"),
+            () = next => deadlines.advance(child, reports, "the deadline"),
+        }
+    }
+}
+
+/// The stages of an end: orderly, TERM, KILL.
+#[derive(Default)]
+struct Deadlines {
+    stage: u8,
+    at: Option<tokio::time::Instant>,
+}
+
+impl Deadlines {
+    fn next(&self) -> impl Future<Output = ()> + use<> {
+        let at = self.at;
+        async move {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn advance(&mut self, child: &Child, reports: &Reports, cause: &str) {
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .map(Pid::from_raw);
+        let send = |signal| {
+            if let Some(pid) = pid {
+                // It may have ended this moment; the wait will tell.
+                let _ = kill(pid, signal);
+            }
+        };
+        let grace = match self.stage {
+            0 => {
+                reports.send(&LauncherReport::Stop {
+                    reason: format!("ipengine-mpi serve received {cause}"),
+                });
+                STOP_GRACE
+            }
+            1 => {
+                send(Signal::SIGTERM);
+                KILL_GRACE
+            }
+            _ => {
+                send(Signal::SIGKILL);
+                KILL_GRACE
+            }
+        };
+        self.stage = self.stage.saturating_add(1);
+        self.at = Some(tokio::time::Instant::now() + grace);
+    }
+}
+
+fn exited(status: ExitStatus) -> LauncherReport {
+    use std::os::unix::process::ExitStatusExt;
+    LauncherReport::Exited {
+        code: status.code(),
+        signal: status.signal(),
+    }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
