@@ -72,9 +72,11 @@ def capture(command: str) -> str:
 
 
 def _options():
+    own = os.environ.get("SHELL", "")
     return {
         "shell": True,
-        "executable": os.environ.get("SHELL") or None,
+        # The batch system may pass on a login shell that this node does not have.
+        "executable": own if os.access(own, os.X_OK) else None,
         "env": scrubbed_environment(),
         "stdin": subprocess.DEVNULL,
         # A group of its own, so that an interrupt ends the shell and everything it started.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import math
+import os
 import traceback
 import types
 from typing import Any
@@ -24,7 +25,6 @@ MAX_MESSAGE = 64 * 1024
 MAX_TRACEBACK = 256 * 1024
 MAX_ITEMS = 64
 _MACHINERY = ("ipengine.", "IPython.", "cloudpickle.", "traitlets.")
-_GLUE_FILES = __file__.removesuffix("_errors.py")
 _learned: set[str] = set()
 _CARRIED = {
     OSError: ("errno", "strerror", "filename", "filename2"),
@@ -342,9 +342,13 @@ def _drop_glue(text):
         if here is None or id(here) in seen:
             continue
         seen.add(id(here))
-        kept = [step for step in here.stack or () if not step.filename.startswith(_GLUE_FILES)]
+        kept = [step for step in here.stack or () if os.path.dirname(step.filename) != _GLUE_PLACE]
         here.stack = traceback.StackSummary.from_list(kept)
         todo += [here.__cause__, here.__context__, *(getattr(here, "exceptions", None) or ())]
+
+
+# Embedded modules have no __file__, but their code has the name it was compiled under.
+_GLUE_PLACE = os.path.dirname(to_json.__code__.co_filename) or None
 
 
 def _middle_cut(text):

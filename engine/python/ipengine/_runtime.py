@@ -218,7 +218,7 @@ def clear() -> Outcome:
         _call_user(_namespace.clear)
         _namespace.update(kept)
         _canning.set_namespace(_namespace)
-        shell = sys.modules.get(f"{__package__}._shell")
+        shell = sys.modules.get("ipengine._shell")
         if shell is not None:
             shell.reset()
         outcome = _OK_NONE

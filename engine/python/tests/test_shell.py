@@ -221,6 +221,9 @@ def test_children(engine, capfd, monkeypatch):
     engine.execute("%%bash\necho from $KEPT; echo ${PMI_RANK:-scrubbed}")
     assert capfd.readouterr().out.split() == ["from", "yes", "scrubbed"]
     engine.execute("!cat")  # no terminal: ends at once
+    monkeypatch.setenv("SHELL", "/nowhere/zsh")
+    engine.execute("!echo still")
+    assert "still" in capfd.readouterr().out
 
 
 @needs_ipython
@@ -332,3 +335,61 @@ def test_fork_hook():
 def test_module_of_the_namespace(engine):
     assert isinstance(sys.modules["__main__"], types.ModuleType)
     assert sys.modules["__main__"].__dict__ is engine.namespace
+
+
+EMBEDDED = """
+import importlib.abc, importlib.util, sys, pathlib
+tests, glue = sys.argv[1:]
+sys.path.insert(0, tests)
+import conftest
+sys.path.remove(glue)
+fake = sys.modules["_ipengine"]
+table = {}
+for line in (pathlib.Path(glue) / "manifest").read_text().splitlines():
+    name, path, package = line.split(" ")
+    table[name] = (pathlib.Path(glue, path).read_text(), path, package == "1")
+
+class Embedded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def __init__(self, vendored):
+        self.vendored = vendored
+    def find_spec(self, name, path=None, target=None):
+        if name in table and table[name][1].startswith("vendor/") == self.vendored:
+            return importlib.util.spec_from_loader(name, self, is_package=table[name][2])
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        text, path, _ = table[module.__name__]
+        exec(compile(text, f"<embedded>/{path}", "exec"), module.__dict__)
+
+sys.meta_path.insert(0, Embedded(False))
+sys.meta_path.append(Embedded(True))
+import ipengine
+assert not hasattr(ipengine, "__file__")
+from ipengine import _runtime as runtime
+runtime.start({"argv": ["engine", "x"]})
+assert sys.argv == ["engine", "x"]
+print(runtime.execute("import sys; sys.exit(3)")[:2])
+print(runtime.execute("def f():\\n    return 1 / 0\\nf()")[2])
+print(runtime.execute("(i for i in ())"), runtime.pull(["(i for i in ())"], "pickle", True)[2])
+"""
+
+
+def test_the_glue_embedded_without_files():
+    import json
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", EMBEDDED, str(conftest.GLUE / "tests"), str(conftest.GLUE)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    first, second, third = done.stdout.splitlines()
+    assert first == "('error', 'error')"
+    error = json.loads(second)
+    assert [frame["function"] for frame in error["frames"]] == ["<module>", "f"]
+    assert error["frames"][1]["source"] == "    return 1 / 0"
+    assert "<embedded>" not in second + third
+    assert "cannot send result of type builtins.generator" in third
