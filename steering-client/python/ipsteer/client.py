@@ -14,7 +14,7 @@ from ipsteer import _native, _work
 from ipsteer.asyncresult import AsyncResult
 from ipsteer.callbacks import Callbacks
 from ipsteer.display import ipython
-from ipsteer.error import NoEnginesRegistered, PythonVersionError
+from ipsteer.error import EngineError, NoEnginesRegistered, PythonVersionError
 from ipsteer.lbview import LoadBalancedView
 from ipsteer.ledger import Ledger, SlotMapping
 from ipsteer.record import Record
@@ -77,7 +77,8 @@ class Client:
     def _register_magics(self) -> None:
         shell = ipython()
         if shell is not None and "px" not in shell.magics_manager.magics["line"]:
-            self.activate()
+            with contextlib.suppress(NoEnginesRegistered):
+                self.activate()
 
     def _refresh(self) -> dict[str, Any]:
         self._info = self._session.info
@@ -142,6 +143,27 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self._info['cluster']}: {len(self._ids)} engines>"
+
+    def wait_for_engines(
+        self,
+        n: int | None = None,
+        *,
+        timeout: float = -1,
+        block: bool = True,
+        interactive: bool | None = None,
+        widget: Any = None,
+    ) -> None:
+        """Return at once: a cluster has all of its engines when it can be connected to.
+
+        Raises
+        ------
+        EngineError
+            It has fewer than `n`, and an MPI world cannot grow.
+        """
+        if n is not None and n > len(self):
+            raise EngineError(
+                f"cluster {self._info['cluster']} has {len(self)} engines, and an MPI world cannot grow"
+            )
 
     # --- submitting ---
 

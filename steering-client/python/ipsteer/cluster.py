@@ -10,16 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ipsteer import launch
+from ipsteer import _native, launch
 from ipsteer.client import Client
 from ipsteer.error import EngineError
 
-_clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
+# held until stopped: one that nobody refers to any more must not outlive the interpreter either
+_clusters: set[Cluster] = set()
 _numbers = itertools.count()
 
 # how often the start looks for the connection file while it watches the child
@@ -146,8 +146,10 @@ class Cluster:
         mpiexec = launch.find_mpiexec(self._mpiexec)
         mpi_args, mpi_env = launch.local_settings(mpiexec)
         command = [engine, "serve", "--cluster", self.cluster_id, "--", mpiexec, *mpi_args, *self._mpi_args]
-        command += ["-n", str(self.n), engine, "--python", self._python, *self._engine_args]
-        return command, {**os.environ, **mpi_env, **self._env}
+        command += ["-n", str(self.n), engine]
+        if self._python:  # empty in a program that embeds Python
+            command += ["--python", self._python]
+        return [*command, *self._engine_args], {**os.environ, **mpi_env, **self._env}
 
     def _wait_ready(self, before: tuple[int, int] | None) -> None:
         assert self._process is not None
@@ -198,8 +200,11 @@ class Cluster:
     def _ask_to_stop(self, timeout: float) -> None:
         assert self._process is not None
         with contextlib.suppress(Exception):  # whatever the gateway's state is, signals follow
-            with self.connect_client(timeout=timeout) as client:
-                client.shutdown(timeout=timeout)
+            session = _native.connect(file=str(self.connection_file), timeout=timeout)
+            try:
+                session.shutdown(timeout)
+            finally:
+                session.close()
             self._process.wait(timeout)
 
     def _end_processes(self) -> None:

@@ -48,9 +48,9 @@ def restore(data: dict[str, Any], method: str = "", engine: int | None = None) -
     """
     error = _bare(data, method, engine)
     _chain(error, data, method, engine)
-    note = TracebackNote("\n".join(error.render_traceback()))
-    with contextlib.suppress(Exception):
-        error.add_note(note)
+    if isinstance(error, SyntaxError):
+        error.msg = str(error)  # what Python prints for this type, in place of str()
+    error.add_note(TracebackNote("\n".join(error.render_traceback())))
     return error
 
 
@@ -68,6 +68,9 @@ def composite(message: str, errors: Sequence[RemoteError]) -> CompositeError:
     cls = CompositeError if shared is None else _derive(shared, CompositeError)
     error = _instance(cls)
     CompositeError.__init__(error, message, errors)
+    if isinstance(error, SyntaxError):
+        error.msg = str(error)
+    error.add_note(TracebackNote("\n".join(error.render_traceback())))
     return error
 
 

@@ -110,6 +110,7 @@ class Streamer:
         self._records = list(records)
         self._shown = [0] * len(self._records)
         self._printer = TaggedPrinter()
+        self._noticed = False
 
     def pump(self) -> None:
         """Print what has arrived and was not printed yet."""
@@ -137,11 +138,21 @@ class Streamer:
         self.pump()
         return done
 
+    def _notice(self, counters: list[int], deadline: Deadline) -> None:
+        """Tell once about a first error while others still run."""
+        if self._noticed or not self._session.wait(counters, 0, True):
+            return
+        self._noticed = True
+        if not self._session.wait(counters, deadline.capped(NOTICE_GRACE)):
+            self._printer.finish()
+            _print_notice(self._records)
+
     def _wait_one(self, record: Record, deadline: Deadline) -> bool:
         seen = 0
         while not record.finished():
             seen = self._session.wait_change(record.counter, seen, deadline.left())
             self.pump()
+            self._notice([record.counter], deadline)
             if deadline.passed() and not record.finished():
                 return False
         self.pump()

@@ -335,3 +335,17 @@ def test_wait_interactive_shows_progress(pending, session, capsys):
     session.finish(1)
     pending.wait_interactive(widget=False)
     assert "4/4" in capsys.readouterr().err
+
+
+def test_a_first_error_is_told_while_streaming(view, session, capsys):
+    session.hold = True
+    ar = view.apply_async(int, "x")
+    session.emit(1, 3, "stdout", "no newline")
+    session.finish(1, 3)
+    with ar.stream_output():
+        assert ar.wait(waiting.NOTICE_GRACE * 2) is False
+        assert ar.wait(0.01) is False
+    shown = capsys.readouterr()
+    assert shown.out == "[stdout:3] no newline\n"
+    assert shown.err.count("rank 3: ValueError") == 1
+    assert "(still running: ranks 0-2)" in shown.err

@@ -226,3 +226,10 @@ def test_after_a_fork_any_use_raises_and_the_parent_goes_on(rc):
 def test_activate_outside_ipython_warns(view):
     with pytest.warns(UserWarning, match="IPython"):
         view.activate()
+
+
+def test_a_world_cannot_grow(rc):
+    assert rc.wait_for_engines(4) is None
+    assert rc.wait_for_engines() is None
+    with pytest.raises(ipsteer.EngineError, match="cannot grow"):
+        rc.wait_for_engines(5, timeout=1)

@@ -3,6 +3,7 @@
 import builtins
 import pickle
 import sys
+import traceback
 import types
 
 import ipsteer
@@ -221,3 +222,16 @@ def test_return_exceptions(view):
     )
     assert isinstance(got[0], ZeroDivisionError)
     assert got[1:] == [1, 0, 0]
+
+
+def test_plain_python_prints_the_remote_traceback(view):
+    with pytest.raises(ValueError) as failed:
+        view.apply_sync(int, "x")
+    text = "".join(traceback.format_exception(failed.value))
+    assert "ipsteer.error.CompositeValueError: one or more exceptions raised in: int" in text
+    assert "ranks 0-3: ValueError: invalid literal" in text
+    assert text.count("Traceback (most recent call last)") == 2
+    with pytest.raises(SyntaxError) as failed:
+        view.execute("x = = 1", block=True)
+    text = "".join(traceback.format_exception(failed.value))
+    assert "ranks 0-3: SyntaxError: invalid syntax" in text
