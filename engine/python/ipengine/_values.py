@@ -227,9 +227,9 @@ def _decode_ndarray(meta, buffers):
 
 
 def _descr(dtype):
-    """Return the descr of a structured dtype with the tuples that JSON does not have."""
+    """Return what numpy takes for a dtype: its name, or a descr with the tuples that JSON does not have."""
     if isinstance(dtype, str):
-        return dtype
+        return _descr(json.loads(dtype)) if dtype.startswith("[") else dtype
     return [(field[0], _descr(field[1]), *(tuple(extra) for extra in field[2:])) for field in dtype]
 
 

@@ -35,7 +35,9 @@ def test_push_arrays(engine):
         shape=[1],
     )
     push(engine, "zero", "ndarray", b"\x05", dtype="|u1", shape=[])
+    push(engine, "t", "ndarray", b"\x02\0\0\0", dtype='[["n", "<i4"]]', shape=[1], order="C")
     space = engine.namespace
+    assert space["t"]["n"][0] == 2
     assert (space["a"] == a).all()
     assert (space["f"] == a).all()
     assert space["e"].shape == (0, 4)
