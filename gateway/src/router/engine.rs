@@ -19,7 +19,11 @@ impl<O: Outbox> Router<O> {
     /// # Errors
     /// A [`Fault`] for which the link is closed.
     pub fn admit(&self, facts: &EngineFacts) -> Result<(), Fault> {
-        let size = if self.cluster.size == 0 { facts.size } else { self.cluster.size };
+        let size = if self.cluster.size == 0 {
+            facts.size
+        } else {
+            self.cluster.size
+        };
         if facts.size != size || facts.id.index() >= size as usize {
             return Err(Fault::Stranger {
                 rank: facts.id.0,
