@@ -155,14 +155,10 @@ impl Desk {
             if !self.control.borrow().outbound.is_drained() {
                 self.outgoing.notify_one();
             }
-            if busy {
-                tokio::time::sleep(BUSY_TICK).await;
-            } else if tokio::time::timeout(IDLE_TICK, self.work.notified())
-                .await
-                .is_ok()
-            {
-                tokio::time::sleep(BUSY_TICK).await;
+            if !busy {
+                let _ = tokio::time::timeout(IDLE_TICK, self.work.notified()).await;
             }
+            tokio::time::sleep(BUSY_TICK).await;
         }
     }
 
