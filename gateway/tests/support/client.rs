@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as WebMessage;
 
-use super::{Gateway, random, within};
+use super::{Gateway, client_id, random, within};
 
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -82,14 +82,7 @@ impl Client {
 
     pub async fn connect_tls(gateway: &Gateway, alpn: &[u8]) -> Self {
         let (stream, binding) = gateway.tls(alpn).await;
-        Self::greet(
-            gateway,
-            Box::new(stream),
-            &binding,
-            random()[..16].try_into().unwrap(),
-            0,
-        )
-        .await
+        Self::greet(gateway, Box::new(stream), &binding, client_id(), 0).await
     }
 
     async fn greet(

@@ -50,6 +50,29 @@ pub async fn prove(
     side.on_verdict(&verdict)
 }
 
+fn facts(rank: u32, size: u32, seen: u64) -> FromEngine {
+    FromEngine::Hello(Box::new(EngineFacts {
+        id: EngineId(rank),
+        size,
+        host: "here".to_owned(),
+        pid: std::process::id(),
+        python: PythonVersion(3, 11, 7),
+        mpi: "test MPI".to_owned(),
+        orders_seen: Order(seen),
+    }))
+}
+
+/// Only the first message.
+pub async fn say_hello(stream: &mut dyn Stream, rank: u32, size: u32) {
+    let message = Message::bare(&FromEngineEnvelope {
+        number: 0,
+        message: facts(rank, size, 0),
+    });
+    let mut bytes = BytesMut::new();
+    frame::frames(&message, 1).for_each(|frame| frame.append_prefixed(&mut bytes));
+    stream.write_all(&bytes).await.unwrap();
+}
+
 impl Engine {
     pub async fn connect(gateway: &Gateway, rank: u32, size: u32) -> Self {
         let socket = UnixStream::connect(gateway.path("engine")).await.unwrap();
@@ -87,17 +110,8 @@ impl Engine {
     }
 
     async fn hello(&mut self) {
-        let facts = EngineFacts {
-            id: EngineId(self.rank),
-            size: self.size,
-            host: "here".to_owned(),
-            pid: std::process::id(),
-            python: PythonVersion(3, 11, 7),
-            mpi: "test MPI".to_owned(),
-            orders_seen: Order(self.seen),
-        };
-        self.send_numbered(0, FromEngine::Hello(Box::new(facts)), vec![])
-            .await;
+        let hello = facts(self.rank, self.size, self.seen);
+        self.send_numbered(0, hello, vec![]).await;
         let (welcome, _) = self.receive().await;
         let ToEngine::Welcome { received } = welcome else {
             panic!("no welcome but {welcome:?}")

@@ -117,7 +117,7 @@ impl Gateway {
 
     /// A client on the Unix socket.
     pub async fn client(&self) -> Client {
-        Client::connect(self, [rand_byte(); 16], 0).await
+        Client::connect(self, client_id(), 0).await
     }
 
     /// How the gateway ended; waits for it.
@@ -187,8 +187,10 @@ pub fn random() -> [u8; 32] {
     bytes
 }
 
-fn rand_byte() -> u8 {
-    random()[0]
+pub fn client_id() -> [u8; 16] {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).unwrap();
+    id
 }
 
 pub fn secret() -> Secret {
