@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -54,6 +55,8 @@ class Cluster:
         Environment variables to add.
     engine_timeout : float
         Seconds until the engines must have answered.
+    linger : int
+        Seconds that results stay available to others after the engines have ended.
     shutdown_atexit : bool
         Stop it when the interpreter exits.
     """
@@ -70,6 +73,7 @@ class Cluster:
         python: str | os.PathLike[str] | None = None,
         env: dict[str, str] | None = None,
         engine_timeout: float = 60,
+        linger: int = 3,
         shutdown_atexit: bool = True,
     ) -> None:
         if n is not None and n < 1:
@@ -77,6 +81,7 @@ class Cluster:
         self.n = n or launch.cpus()
         self.cluster_id = cluster_id or f"local-{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
         self.engine_timeout = engine_timeout
+        self.linger = linger
         self.shutdown_atexit = shutdown_atexit
         self._engine = engine
         self._mpiexec = mpiexec
@@ -145,8 +150,8 @@ class Cluster:
         engine = launch.find_engine(self._engine)
         mpiexec = launch.find_mpiexec(self._mpiexec)
         mpi_args, mpi_env = launch.local_settings(mpiexec)
-        command = [engine, "serve", "--cluster", self.cluster_id, "--", mpiexec, *mpi_args, *self._mpi_args]
-        command += ["-n", str(self.n), engine]
+        command = [engine, "serve", "--cluster", self.cluster_id, "--linger", str(self.linger), "--"]
+        command += [mpiexec, *mpi_args, *self._mpi_args, "-n", str(self.n), engine]
         if self._python:  # empty in a program that embeds Python
             command += ["--python", self._python]
         return [*command, *self._engine_args], {**os.environ, **mpi_env, **self._env}
@@ -155,6 +160,7 @@ class Cluster:
         assert self._process is not None
         for _ in range(int(self.engine_timeout / _LOOK_EVERY) + 1):
             if _stamp(self.connection_file) not in (None, before):
+                self._check_alive()
                 return
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(_LOOK_EVERY)
@@ -162,6 +168,12 @@ class Cluster:
                     f"the cluster ended with exit code {code} while it started{self._log_tail()}"
                 )
         raise EngineError(f"{self.n} engines did not answer within {self.engine_timeout} s{self._log_tail()}")
+
+    def _check_alive(self) -> None:
+        """The file that appeared may already be the post-mortem of a start that failed."""
+        ended = json.loads(self.connection_file.read_text()).get("ended")
+        if ended:
+            raise EngineError(f"{ended['reason']}{self._log_tail()}")
 
     def _log_tail(self) -> str:
         with contextlib.suppress(OSError):

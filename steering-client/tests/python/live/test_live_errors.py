@@ -164,7 +164,7 @@ def test_a_rank_that_dies_ends_every_instruction_with_the_cause(home, death, tol
         with pytest.raises(ipsteer.EngineError, match=told):
             doomed.get(timeout=60)
         assert waiting.wait(60)
-        with pytest.raises((ipsteer.EngineError, OSError)):
+        with pytest.raises((ipsteer.TaskAborted, ipsteer.EngineError), match=told):
             client[1].apply_sync(int)
     finally:
         client.close()

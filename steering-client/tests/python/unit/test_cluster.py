@@ -84,6 +84,16 @@ def test_an_old_connection_file_is_not_taken_for_the_new_one(home):
         ipsteer.Cluster(1, engine=engine, cluster_id="mine").start()
 
 
+def test_a_post_mortem_is_not_a_running_cluster(home):
+    text = SERVE.replace(
+        'write("{}")', """write('{"ended": {"at": 1, "reason": "the world did not start"}}')"""
+    )
+    job = ipsteer.Cluster(1, engine=script(home / "ipengine-mpi", text))
+    with pytest.raises(ipsteer.EngineError, match=r"(?s)the world did not start.*arguments"):
+        job.start()
+    assert not job.running()
+
+
 def test_a_start_that_takes_too_long_is_ended(home):
     engine = script(home / "ipengine-mpi", "print('still thinking', flush=True); signal.pause()")
     job = ipsteer.Cluster(1, engine=engine, engine_timeout=0.5)
