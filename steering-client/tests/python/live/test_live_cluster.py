@@ -5,18 +5,11 @@ import os
 
 import ipsteer
 import pytest
+from processes import gone
 
 
 def pids(client):
     return client[:].apply_sync(os.getpid)
-
-
-def gone(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @pytest.mark.parametrize("n", [1, 2])

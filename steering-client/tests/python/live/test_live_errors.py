@@ -5,6 +5,7 @@ import pickle
 
 import ipsteer
 import pytest
+from processes import gone
 
 
 def test_type_arguments_notes_and_cause(rc):
@@ -156,8 +157,9 @@ def test_ctrl_c_on_an_existing_result_leaves_the_engine(cluster, rc, program, ga
     ],
 )
 def test_a_rank_that_dies_ends_every_instruction_with_the_cause(home, death, told):
-    job = ipsteer.Cluster(2, engine_args=["--linger", "5"])
+    job = ipsteer.Cluster(2)
     client = job.start_and_connect()
+    engines = client[:].apply_sync(os.getpid)
     try:
         doomed = client[1].execute(death, block=False)
         waiting = client[0].apply_async(int, "4")
@@ -169,4 +171,4 @@ def test_a_rank_that_dies_ends_every_instruction_with_the_cause(home, death, tol
     finally:
         client.close()
         job.stop()
-    assert not os.path.exists(f"/proc/{client._info['engines'][0]['pid']}")
+    assert all(gone(pid) for pid in engines)

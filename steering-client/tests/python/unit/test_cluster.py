@@ -60,7 +60,7 @@ signal.pause()
 
 def test_start_runs_serve_with_the_launcher_and_stop_ends_it(home):
     engine = script(home / "ipengine-mpi", SERVE)
-    job = ipsteer.Cluster(3, engine=engine, cluster_id="mine", mpi_args=["-x"], engine_args=["--linger", "0"])
+    job = ipsteer.Cluster(3, engine=engine, cluster_id="mine", mpi_args=["-x"], engine_args=["-y"], linger=7)
     assert job.start() is job
     assert job.running()
     assert job.connection_file == home / "mine.json"
@@ -71,8 +71,20 @@ def test_start_runs_serve_with_the_launcher_and_stop_ends_it(home):
     assert not job.running()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    expected = ["serve", "--cluster", "mine", "--", str(home / "mpiexec"), "-x", "-n", "3", str(engine)]
-    expected += ["--python", sys.executable, "--linger", "0"]
+    expected = [
+        "serve",
+        "--cluster",
+        "mine",
+        "--linger",
+        "7",
+        "--",
+        str(home / "mpiexec"),
+        "-x",
+        "-n",
+        "3",
+        str(engine),
+    ]
+    expected += ["--python", sys.executable, "-y"]
     assert ("arguments " + str(expected).replace("'", '"')) in job.log_file.read_text()
     job.stop()
 
@@ -85,9 +97,8 @@ def test_an_old_connection_file_is_not_taken_for_the_new_one(home):
 
 
 def test_a_post_mortem_is_not_a_running_cluster(home):
-    text = SERVE.replace(
-        'write("{}")', """write('{"ended": {"at": 1, "reason": "the world did not start"}}')"""
-    )
+    post_mortem = """write('{"ended": {"at": 1, "reason": "the world did not start"}}')"""
+    text = SERVE.replace('write("{}")', post_mortem)
     job = ipsteer.Cluster(1, engine=script(home / "ipengine-mpi", text))
     with pytest.raises(ipsteer.EngineError, match=r"(?s)the world did not start.*arguments"):
         job.start()
