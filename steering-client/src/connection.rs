@@ -264,7 +264,7 @@ impl Link {
             return;
         }
         for _ in 0..REFILL {
-            let Some(message) = state.outgoing.take() else { return };
+            let Some(message) = state.next_submit() else { return };
             self.transfer = next_transfer(self.transfer);
             self.work.extend(frames(&message, self.transfer));
         }

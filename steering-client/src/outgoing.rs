@@ -42,13 +42,13 @@ impl Outgoing {
         self.kept.push_back(Kept { counter: self.last, message, before });
     }
 
-    /// The next instruction that may go out now.
-    pub(crate) fn take(&mut self) -> Option<Message> {
+    /// The next instruction that may go out now. `unfinished`: all that have no outcome yet, sent or not.
+    pub(crate) fn take(&mut self, unfinished: usize) -> Option<Message> {
         let next = self.kept.get(self.sent)?;
-        // One instruction may overdraw the bytes, when credit was left at all: else a single large one could never go.
-        let allowed = next.counter <= self.credit.instructions
-            && (next.before + next.message.len() <= self.credit.bytes || next.before < self.credit.bytes);
-        if !allowed {
+        // One instruction alone may overdraw the bytes: else one larger than the credit could never go.
+        let alone = unfinished <= self.kept.len() - self.sent;
+        let fits = next.before + next.message.len() <= self.credit.bytes;
+        if next.counter > self.credit.instructions || !(fits || alone) {
             return None;
         }
         self.sent += 1;
@@ -98,7 +98,8 @@ mod tests {
     }
 
     fn take_all(outgoing: &mut Outgoing) -> usize {
-        std::iter::from_fn(|| outgoing.take()).count()
+        let unfinished = outgoing.kept.len();
+        std::iter::from_fn(|| outgoing.take(unfinished)).count()
     }
 
     #[test]
@@ -110,11 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_limit_but_one_may_overdraw() {
-        let mut outgoing = filled(&[60, 60, 60], Credit { instructions: 10, bytes: 100 });
-        assert_eq!(take_all(&mut outgoing), 2);
-        outgoing.grant(Credit { instructions: 10, bytes: 121 });
+    fn bytes_limit_but_one_alone_may_overdraw() {
+        let mut outgoing = filled(&[60, 60, 160], Credit { instructions: 10, bytes: 100 });
         assert_eq!(take_all(&mut outgoing), 1);
+        outgoing.grant(Credit { instructions: 10, bytes: 120 });
+        assert_eq!(take_all(&mut outgoing), 1);
+        assert!(outgoing.take(2).is_none(), "another one has not finished");
+        assert!(outgoing.take(1).is_some(), "it is the only one");
     }
 
     #[test]
@@ -123,7 +126,7 @@ mod tests {
         assert_eq!(take_all(&mut outgoing), 4);
         outgoing.accepted(1);
         outgoing.reopened(2, Credit { instructions: 10, bytes: 100 });
-        let again: Vec<u64> = std::iter::from_fn(|| outgoing.take()).map(|message| message.len()).collect();
+        let again: Vec<u64> = std::iter::from_fn(|| outgoing.take(2)).map(|message| message.len()).collect();
         assert_eq!(again, [3, 4]);
         outgoing.accepted(4);
         assert!(outgoing.is_empty());

@@ -153,6 +153,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     entries: HashMap<u64, Entry>,
+    /// Entries that have not finished.
+    open: usize,
     /// Finished since somebody last asked.
     fresh: VecDeque<u64>,
 }
@@ -185,6 +187,12 @@ impl Pending {
             streams: HashMap::new(),
         };
         self.entries.insert(counter, entry);
+        self.open += 1;
+    }
+
+    /// How many have not finished.
+    pub(crate) fn open(&self) -> usize {
+        self.open
     }
 
     /// The entry.
@@ -256,6 +264,7 @@ impl Pending {
             return Changed { any: true, watched: false };
         }
         entry.changes += 1;
+        self.open -= 1;
         self.fresh.push_back(counter);
         Changed { any: true, watched: entry.watched }
     }

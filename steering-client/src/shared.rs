@@ -202,6 +202,11 @@ impl State {
         counter
     }
 
+    /// The next instruction that may go out now.
+    pub(crate) fn next_submit(&mut self) -> Option<Message> {
+        self.outgoing.take(self.pending.open())
+    }
+
     /// Queues a request; its number fetches the answer.
     pub(crate) fn ask(&mut self, request: impl FnOnce(u64) -> Request) -> u64 {
         self.next_request += 1;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ipengine_protocol::event::InterruptReport;
-use ipengine_protocol::{EngineId, EngineInfo, EngineStatus, InterruptState, InterruptTarget, Status, Targets};
+use ipengine_protocol::{EngineId, EngineInfo, EngineStatus, InterruptTarget, Status, Targets};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};

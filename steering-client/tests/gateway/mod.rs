@@ -152,6 +152,12 @@ impl FakeGateway {
                 other => panic!("expected Open, heard {other:?}"),
             }
         };
+        self.welcome(accepted, credit);
+        seen
+    }
+
+    /// Answers `Open`.
+    pub fn welcome(&mut self, accepted: u64, credit: Credit) {
         let welcome = Welcome {
             cluster: "fake".to_owned(),
             software: "fake".to_owned(),
@@ -161,8 +167,8 @@ impl FakeGateway {
             event_window: 1 << 20,
             ended: None,
         };
+        self.number = if accepted == 0 { 0 } else { self.number };
         self.say_unnumbered(Event::Welcome(Box::new(welcome)));
-        seen
     }
 
     /// The next thing that is heard.
