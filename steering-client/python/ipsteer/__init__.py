@@ -10,6 +10,7 @@ from ipsteer._native import ConnectError, SessionClosed
 from ipsteer.asyncresult import AsyncResult
 from ipsteer.client import Client
 from ipsteer.cluster import Cluster
+from ipsteer.directview import DirectView
 from ipsteer.error import (
     CompositeError,
     EngineError,
@@ -22,7 +23,6 @@ from ipsteer.error import (
 from ipsteer.lbview import LoadBalancedView
 from ipsteer.mapresult import AsyncMapResult
 from ipsteer.remotefunction import ParallelFunction, RemoteFunction, parallel, remote
-from ipsteer.view import DirectView
 
 __all__ = [
     "ALL_COMPLETED",

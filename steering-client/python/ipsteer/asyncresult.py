@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ipsteer import display, waiting
 from ipsteer.error import RemoteError
-from ipsteer.record import METADATA_KEYS, Metadata, Record
+from ipsteer.record import METADATA_KEYS, Record
 from ipsteer.restore import composite
+from ipsteer.timing import Timed
 
 if TYPE_CHECKING:
     from ipsteer.client import Client
@@ -24,7 +23,7 @@ Slot = tuple[Record, int]
 _METADATA = frozenset(METADATA_KEYS)
 
 
-class AsyncResult:
+class AsyncResult(Timed):
     """The result of a call that was submitted: one value per engine, or a single one.
 
     It has the interfaces of `multiprocessing.pool.AsyncResult` and `concurrent.futures.Future`, and can be
@@ -407,60 +406,6 @@ class AsyncResult:
             return self[key]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
 
-    # --- metadata and times ---
-
-    @property
-    def metadata(self) -> Metadata | list[Metadata]:
-        """What is known about each part: ids, times, engine, status, output."""
-        rows = [record.metadata(index) for record, index in self._children]
-        return rows[0] if self._single_result else rows
-
-    def timedelta(
-        self,
-        start: datetime | Iterable[datetime],
-        end: datetime | Iterable[datetime],
-        start_key: Callable[..., datetime] = min,
-        end_key: Callable[..., datetime] = max,
-    ) -> float:
-        """Seconds between two (sets of) times, such as ``ar.submitted`` and ``ar.received``."""
-        first = start if isinstance(start, datetime) else start_key(start)
-        last = end if isinstance(end, datetime) else end_key(end)
-        return (last - first).total_seconds()
-
-    @property
-    def progress(self) -> int:
-        """How many tasks have ended, of ``len(ar)``."""
-        return sum(
-            size
-            for size, slot in zip(self._sizes(), self._children, strict=True)
-            if self._status(slot) is not None
-        )
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the submit; the `wall_time` once it is done."""
-        if self.ready():
-            return self.wall_time
-        return time.time() - min(record.submitted() for record in self._records)
-
-    def _finished_outcomes(self) -> list[Any]:
-        if not self.ready():
-            raise TimeoutError("result not ready")
-        return [record.outcomes()[index] for record, index in self._children]
-
-    @property
-    def serial_time(self) -> float:
-        """Sum of the seconds that the engines worked."""
-        return sum(
-            outcome.completed - outcome.started for outcome in self._finished_outcomes() if outcome.started
-        )
-
-    @property
-    def wall_time(self) -> float:
-        """Seconds from the first submit to the last arrival."""
-        received = max(outcome.received for outcome in self._finished_outcomes())
-        return received - min(record.submitted() for record in self._records)
-
     # --- showing ---
 
     def wait_interactive(
@@ -484,7 +429,7 @@ class AsyncResult:
             A constant of `concurrent.futures`.
         """
         deadline = waiting.Deadline(timeout)
-        bar = _progress_bar(len(self), self._fname, widget)
+        bar = display.progress_bar(len(self), self._fname, widget)
         try:
             with waiting.only_stop_waiting(self):
                 while not self._wait_some(deadline.capped(interval), return_when):
@@ -524,31 +469,6 @@ class AsyncResult:
         finally:
             streamer, self._streamer = self._streamer, None
             streamer.finish()
-
-
-class _NoBar:
-    """Stands in for tqdm where that is not installed."""
-
-    n = 0
-
-    def update(self, step: int) -> None:
-        self.n += step
-
-    def close(self) -> None:
-        pass
-
-
-def _progress_bar(total: int, name: str, widget: bool | None) -> Any:
-    if widget is None:
-        widget = getattr(display.ipython(), "kernel", None) is not None
-    try:
-        if widget:
-            from tqdm.auto import tqdm
-        else:
-            from tqdm import tqdm
-    except ImportError:
-        return _NoBar()
-    return tqdm(total=total, unit="tasks", desc=name)
 
 
 def _fresh(error: BaseException) -> BaseException:

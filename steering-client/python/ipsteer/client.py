@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ipsteer import _native, _work
 from ipsteer.asyncresult import AsyncResult
 from ipsteer.callbacks import Callbacks
+from ipsteer.directview import DirectView
 from ipsteer.display import ipython
 from ipsteer.error import EngineError, NoEnginesRegistered, PythonVersionError
+from ipsteer.forked import ForkedSession
 from ipsteer.lbview import LoadBalancedView
 from ipsteer.ledger import Ledger, SlotMapping
 from ipsteer.record import Record
 from ipsteer.targets import resolve, select
-from ipsteer.view import DirectView
 
 if TYPE_CHECKING:
     from ipsteer.cluster import Cluster
@@ -380,28 +381,12 @@ class Client:
                 session.close()
 
 
-class _ForkedSession:
-    """Takes the place of a session in a forked child, where the connection must not be touched."""
-
-    def __init__(self, session: Any) -> None:
-        # kept so that the child never runs the destructor of a connection that its parent still uses
-        self._kept = session
-
-    def close(self) -> None:
-        """Nothing to close: the connection is the parent's."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise _native.SessionClosed(
-            "this process was forked; the connection stays with its parent: make a new Client"
-        )
-
-
 _left_to_parent: list[Any] = []
 
 
 def _after_fork() -> None:
     for client in list(_clients):
-        forked = _ForkedSession(client._session)
+        forked = ForkedSession(client._session)
         _left_to_parent.append(forked)
         client._session = forked
         client._callbacks = Callbacks(client)

@@ -203,3 +203,29 @@ def _by_engine(rows: Sequence[Metadata], printer: TaggedPrinter, result_only: bo
 
 
 _ARRANGEMENTS: dict[str, Callable[..., None]] = {"type": _by_type, "order": _by_order, "engine": _by_engine}
+
+
+class _NoBar:
+    """Stands in for tqdm where that is not installed."""
+
+    n = 0
+
+    def update(self, step: int) -> None:
+        self.n += step
+
+    def close(self) -> None:
+        pass
+
+
+def progress_bar(total: int, name: str, widget: bool | None) -> Any:
+    """A bar of tqdm, in a notebook its widget; without tqdm, nothing visible."""
+    if widget is None:
+        widget = getattr(ipython(), "kernel", None) is not None
+    try:
+        if widget:
+            from tqdm.auto import tqdm
+        else:
+            from tqdm import tqdm
+    except ImportError:
+        return _NoBar()
+    return tqdm(total=total, unit="tasks", desc=name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ipsteer.asyncresult import AsyncResult
-    from ipsteer.view import DirectView
+    from ipsteer.directview import DirectView
 
 
 class SyncImports:

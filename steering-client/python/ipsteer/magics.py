@@ -16,7 +16,7 @@ from ipsteer.asyncresult import AsyncResult
 from ipsteer.targets import resolve
 
 if TYPE_CHECKING:
-    from ipsteer.view import DirectView
+    from ipsteer.directview import DirectView
 
 _argument = magic_arguments.argument
 
