@@ -34,7 +34,7 @@ def engines(options: argparse.Namespace) -> Iterator[ipp.Client]:
                 print(f"connected to {client}", flush=True)
                 yield client
             return
-    count = options.n or DEFAULT_ENGINES
+    count = DEFAULT_ENGINES if options.n is None else options.n
     print(f"starting {count} engines with Cluster({count})", flush=True)
     with ipp.Cluster(count) as client:
         yield client

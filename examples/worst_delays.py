@@ -76,10 +76,10 @@ def all_months(rc: ipp.Client, engines: int) -> tuple[list[dict[str, Any]], floa
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    print("\nmonth  departures | longest delay  flight  from-to  day | longest mean delay  certainty | engine")
+    print("\nmonth  departures | longest delay  flight  from-to  day | longest mean delay certainty | engine")
     for row in rows:
         longest = f"{row['minutes']:9} min  {row['flight']:6}  {row['route']}  {row['day']:3}"
-        mean = f"{row['airport']}       {row['mean']:4.1f} min  {row['certainty']:9.1%}"
+        mean = f"{row['airport']}       {row['mean']:4.1f} min  {row['certainty']:8.1%}"
         print(f"{row['month']:5}  {row['departures']:10,} | {longest} | {mean} | {row['engine']:6}")
 
 
