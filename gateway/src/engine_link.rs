@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use ipengine_protocol::{
     frame,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use crate::Fault;
 use crate::greeting::{Raw, greet};
@@ -31,6 +32,9 @@ const READ: usize = 64 << 10;
 /// Between looks at the process of an engine whose link is gone. A process closes its files before it can be seen to
 /// have ended, so the first look often comes too early.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// For what a peer said before its connection broke.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves one link until it ends.
 pub(crate) async fn run<S>(reception: &Reception, stranger: Stranger<S>) -> Result<(), Fault>
@@ -68,12 +72,28 @@ where
         Ok::<_, Fault>(())
     })?;
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let end = tokio::select! {
-        end = read(board, engine, &mut reader, &mut inbox) => end,
-        end = write(&mut writer, &mailbox) => end,
+    let end = {
+        let reading = pin!(read(board, engine, &mut reader, &mut inbox));
+        serve_both(reading, write(&mut writer, &mailbox)).await
     };
     after(board, engine, &mailbox, pid).await;
     end
+}
+
+/// Reads and writes until one of both ends. When only writing fails, the peer is gone, but its last words may be there.
+pub(crate) async fn serve_both<R, W>(mut reading: Pin<&mut R>, writing: W) -> Result<(), Fault>
+where
+    R: Future<Output = Result<(), Fault>>,
+    W: Future<Output = Result<(), Fault>>,
+{
+    let broken = tokio::select! {
+        end = &mut reading => return end,
+        end = writing => end,
+    };
+    if broken.is_err() && timeout(LAST_WORDS, reading).await.is_err() {
+        tracing::debug!("the peer takes nothing and says nothing");
+    }
+    broken
 }
 
 async fn first_message<S>(stream: &mut S, inbox: &mut Inbox) -> Result<EngineFacts, Fault>

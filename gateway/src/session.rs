@@ -3,6 +3,7 @@
 //! router.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::{self, CloseFrame, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Message as WebMessage, Utf8Bytes};
 
 use crate::Fault;
+use crate::engine_link::serve_both;
 use crate::greeting::{Web, greet, unproved_limits};
 use crate::listener::{Reception, Stranger};
 use crate::outbox::{Batch, Closing, Mailbox};
@@ -137,11 +139,13 @@ where
     let (mut sink, mut stream) = web.split();
     let end = match opened {
         Err(fault) => Err(fault),
-        Ok(()) => tokio::select! {
-            end = read(board, client, &mut stream, &mut assembler, &heard) => end,
-            end = write(&mut sink, &mailbox) => end,
-            fault = watch(reception.limits.heartbeat, &mailbox, &heard) => Err(fault),
-        },
+        Ok(()) => {
+            let reading = pin!(read(board, client, &mut stream, &mut assembler, &heard));
+            tokio::select! {
+                end = serve_both(reading, write(&mut sink, &mailbox)) => end,
+                fault = watch(reception.limits.heartbeat, &mailbox, &heard) => Err(fault),
+            }
+        }
     };
     board.call(|router, now| {
         if router.outbox().detach_client(client, &mailbox) {

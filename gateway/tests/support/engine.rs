@@ -255,3 +255,32 @@ impl Engine {
         .await;
     }
 }
+
+/// Plays an engine of rank 0 whose socket belongs to another process: `child` sends what it reads, after a length of
+/// two bytes, and writes each answer in the same way.
+pub async fn greet_through(gateway: &Gateway, child: &mut tokio::process::Child) {
+    let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut exchange = async |bytes: &[u8]| {
+        to.write_u16(bytes.len() as u16).await.unwrap();
+        to.write_all(bytes).await.unwrap();
+        let length = within("the child's answer", from.read_u16()).await.unwrap();
+        let mut answer = vec![0; length as usize];
+        within("the rest of the answer", from.read_exact(&mut answer))
+            .await
+            .unwrap();
+        answer
+    };
+    let side = ClientSide::new(Role::Engine, gateway.engine_secret.clone(), &[], random());
+    let answer = exchange(&side.hello()).await;
+    let (proof, _) = side.on_server_hello(&answer).unwrap();
+    assert_eq!(exchange(&proof).await, [1]);
+    let message = Message::bare(&FromEngineEnvelope {
+        number: 0,
+        message: facts(0, 1, 0),
+    });
+    let mut bytes = BytesMut::new();
+    frame::frames(&message, 1).for_each(|frame| frame.append_prefixed(&mut bytes));
+    exchange(&bytes).await;
+    // Keeps the child's pipes open: only its death may close the link.
+    std::mem::forget((to, from));
+}

@@ -121,8 +121,8 @@ impl Gateway {
     }
 
     /// How the gateway ended; waits for it.
-    pub async fn ended(self) -> Ended {
-        within("the gateway's end", self.ended)
+    pub async fn ended(&mut self) -> Ended {
+        within("the gateway's end", &mut self.ended)
             .await
             .expect("the gateway ends without error")
     }
