@@ -18,7 +18,7 @@ use crate::detach::use_all_cpus;
 use crate::error::{Error, chain};
 use crate::inbox::FromMain;
 use crate::last_words::{self, LastWords};
-use crate::link::{Connection, GatewayAddress, Reader, Writer};
+use crate::link::{self, Connection, GatewayAddress, Reader, Writer};
 
 /// Live output is looked for so often while an instruction runs. Twice this is what a reader notices.
 const BUSY_TICK: Duration = Duration::from_millis(20);
@@ -231,6 +231,7 @@ impl Desk {
             match address.connect(&host).await {
                 Ok(connection) => {
                     let ended = self.serve(connection, &linked).await;
+                    link::forget_socket();
                     self.control.borrow_mut().outbound.disconnected();
                     *self.writing.borrow_mut() = false;
                     lost_at = Instant::now();

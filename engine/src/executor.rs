@@ -135,7 +135,13 @@ fn run_one(py: Python<'_>, runtime: &Rc<Runtime>, glue: &Glue, instruction: Inst
     drop(blobs);
     let answer = answer.and_then(|answer| values::outcome(&answer, linked_version()));
     runtime.inbox.close();
-    let (outcome, parts) = answer.unwrap_or_else(|error| (runtime_failure(py, runtime, &error), Vec::new()));
+    let (mut outcome, parts) =
+        answer.unwrap_or_else(|error| (runtime_failure(py, runtime, &error), Vec::new()));
+    if let Outcome::Interrupted(exception) = &mut outcome
+        && runtime.inbox.is_stopping()
+    {
+        say_why(exception);
+    }
     runtime.end();
     flush_c_streams();
     let timing = Timing {
@@ -145,6 +151,13 @@ fn run_one(py: Python<'_>, runtime: &Rc<Runtime>, glue: &Glue, instruction: Inst
     runtime
         .inbox
         .finish(order, outcome, parts, timing, runtime.files.ends());
+}
+
+/// The interrupt came with the order to stop, not from a client.
+fn say_why(exception: &mut RemoteException) {
+    const WORDS: &str = "interrupted because the cluster is stopping";
+    exception.traceback = exception.traceback.replace(&exception.message, WORDS);
+    WORDS.clone_into(&mut exception.message);
 }
 
 /// What the glue did not turn into data itself is a fault of the runtime; the user is told as much.

@@ -172,6 +172,12 @@ impl Inbox {
         self.state().armed = None;
     }
 
+    /// Whether the engine is stopping: what is interrupted now was not interrupted by a client.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.state().stop
+    }
+
     /// Reports the end of the running instruction.
     pub fn finish(&self, order: Order, outcome: Outcome, blobs: Vec<Bytes>, timing: Timing, ends: Ends) {
         let mut state = self.state();

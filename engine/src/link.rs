@@ -1,8 +1,10 @@
 //! The control link: finding the gateway, TLS with a pinned certificate, the handshake, frames in and out.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -25,13 +27,30 @@ const ALPN: &[u8] = b"ipengine-link/1";
 /// What the reader asks for at once.
 const READ: usize = 256 << 10;
 
+/// The link's socket, for forked children of the user's code to close; -1 without a link.
+static SOCKET: AtomicI32 = AtomicI32::new(-1);
+
+/// The link is gone, and its descriptor's number may soon mean something else.
+pub fn forget_socket() {
+    SOCKET.store(-1, Ordering::SeqCst);
+}
+
+/// In a forked child: gives up the engine's link, which must end when the engine does.
+pub fn close_in_forked_child() {
+    let socket = SOCKET.swap(-1, Ordering::SeqCst);
+    if socket >= 0 {
+        // Nothing in the child uses it: threads do not survive a fork.
+        let _ = nix::unistd::close(socket);
+    }
+}
+
 /// Where the gateway is and how to prove oneself; travels over MPI from rank 0 to every rank.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct GatewayAddress {
     /// The gateway's host: only there its socket file means anything.
     pub host: String,
-    /// The Unix socket.
-    pub socket: PathBuf,
+    /// The Unix socket; `None` where it is not to be used.
+    pub socket: Option<PathBuf>,
     /// TLS addresses, best first.
     pub addresses: Vec<SocketAddr>,
     /// SHA-256 of the certificate.
@@ -92,16 +111,15 @@ impl GatewayAddress {
         })
     }
 
-    async fn connect_unix(&self) -> Result<Connection, Error> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(Error::io("connect"))?;
+    async fn connect_unix(&self, socket: &Path) -> Result<Connection, Error> {
+        let stream = UnixStream::connect(socket).await.map_err(Error::io("connect"))?;
         self.greet(Box::new(stream), &[]).await
     }
 
     async fn connect_tls(&self, address: SocketAddr) -> Result<Connection, Error> {
         let stream = TcpStream::connect(address).await.map_err(Error::io("connect"))?;
         stream.set_nodelay(true).map_err(Error::io("set TCP_NODELAY"))?;
+        SOCKET.store(stream.as_raw_fd(), Ordering::SeqCst);
         let name = ServerName::from(address.ip());
         let connector = TlsConnector::from(Arc::new(self.tls_config()));
         let stream = connector

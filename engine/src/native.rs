@@ -13,9 +13,9 @@ use pyo3::prelude::*;
 
 use crate::error::chain;
 use crate::inbox::{FromMain, Inbox};
-use crate::interrupt;
 use crate::output::OutputFiles;
 use crate::world::{World, handle_bits};
+use crate::{interrupt, link};
 
 /// What the module's functions work on.
 pub struct Runtime {
@@ -116,7 +116,8 @@ fn _ipengine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(emit, module)?)?;
     module.add_function(wrap_pyfunction!(comm_handle, module)?)?;
     module.add_function(wrap_pyfunction!(reset_comm, module)?)?;
-    module.add_function(wrap_pyfunction!(take_interrupt, module)?)
+    module.add_function(wrap_pyfunction!(take_interrupt, module)?)?;
+    module.add_function(wrap_pyfunction!(after_fork_child, module)?)
 }
 
 /// Path of the MPI library that this process has loaded.
@@ -211,6 +212,12 @@ fn reset_comm() -> PyResult<()> {
         runtime.communicators.borrow_mut().made.remove(&current.targets);
     }
     Ok(())
+}
+
+/// Called in a forked child of the user's code. Last words and MPI's wrappers know the engine by its process id.
+#[pyfunction]
+fn after_fork_child() {
+    link::close_in_forked_child();
 }
 
 /// Whether the running instruction is to be interrupted; true once per interrupt.
