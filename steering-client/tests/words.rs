@@ -115,7 +115,7 @@ fn a_cell_is_sent_when_it_is_whole() {
         "d = {'a': [1, (2)]}",
         "for i in x:\n    f(i)\n",
         "x = {1:2}",
-        "print('unfinished",
+        "x = 'unfinished",
         "s = 'a\\'('",
         "%%time\nx\n",
     ] {

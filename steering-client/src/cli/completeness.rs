@@ -69,8 +69,8 @@ fn skip_string(text: &str, quote: char) -> Option<&str> {
     let (long, end) = if text.starts_with(&triple) { (true, triple.as_str()) } else { (false, &triple[..1]) };
     let mut rest = &text[end.len()..];
     while let Some(character) = rest.chars().next() {
-        if rest.starts_with(end) {
-            return Some(&rest[end.len()..]);
+        if let Some(after) = rest.strip_prefix(end) {
+            return Some(after);
         }
         if character == '\n' && !long {
             return Some(rest);

@@ -54,6 +54,15 @@ fn row(cluster: &Cluster) -> Vec<String> {
         record.size.to_string(),
         record.host.clone(),
         format!("{} ago", ago(now() - record.started as f64)),
-        record.ended.as_ref().map(|ended| ended.reason.clone()).unwrap_or_default(),
+        record.ended.as_ref().map(|ended| shorten(&ended.reason)).unwrap_or_default(),
     ]
+}
+
+/// The beginning of a text: a launcher's words can fill a screen.
+pub(super) fn shorten(text: &str) -> String {
+    const LONGEST: usize = 120;
+    match text.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text.to_owned(),
+    }
 }

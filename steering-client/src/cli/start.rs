@@ -1,6 +1,5 @@
 //! `ipsteer start`: a cluster on this machine, in the background.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,6 +14,7 @@ use serde_json::json;
 use super::Global;
 use super::console::Console;
 use super::failure::Failure;
+use super::list::shorten;
 use crate::{Exit, access};
 
 /// Time until all engines are there, unless --timeout says otherwise: the engines' own limit, and some.
@@ -115,14 +115,9 @@ fn command(args: &Args, engine: &Path, cluster: &str, log: &File) -> Result<Comm
     let duplicate = || log.try_clone().map_err(Failure::Output);
     let mut command = Command::new(engine);
     command.args(["serve", "--cluster", cluster, "--"]).arg(&args.mpiexec);
-    if is_open_mpi(&args.mpiexec) {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        if args.engines as usize > cores {
-            command.arg("--oversubscribe");
-        }
-        if nix::unistd::geteuid().is_root() {
-            command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        }
+    command.envs(root_consent());
+    if args.engines as usize > cores() && is_open_mpi(&args.mpiexec) {
+        command.arg("--oversubscribe");
     }
     command.args(&args.extra).arg("-n").arg(args.engines.to_string()).arg(engine);
     // A process group of its own: the terminal's Ctrl-C is not meant for it.
@@ -130,10 +125,27 @@ fn command(args: &Args, engine: &Path, cluster: &str, log: &File) -> Result<Comm
     Ok(command)
 }
 
+/// Open MPI refuses root without these, even to tell its version; other MPIs do not know them.
+fn root_consent() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let names = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"];
+    names.into_iter().filter(|_| nix::unistd::geteuid().is_root()).map(|name| (name, "1"))
+}
+
 fn is_open_mpi(mpiexec: &Path) -> bool {
-    let output = Command::new(mpiexec).arg("--version").stdin(Stdio::null()).output();
-    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("Open MPI"))
-        || mpiexec.file_name() == Some(OsStr::new("orterun"))
+    let output = Command::new(mpiexec).arg("--version").envs(root_consent()).stdin(Stdio::null()).output();
+    // 4.1 calls itself OpenRTE, 5.0 Open MPI (its launcher PRRTE).
+    let names = ["OpenRTE", "Open MPI", "PRRTE"];
+    output.is_ok_and(|output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        names.iter().any(|name| text.contains(name))
+    })
+}
+
+/// Open MPI counts a core's hardware threads once.
+fn cores() -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let active = fs::read_to_string("/sys/devices/system/cpu/smt/active");
+    if active.is_ok_and(|active| active.trim() == "1") { threads.div_ceil(2) } else { threads }
 }
 
 fn launch(mut command: Command, engine: &Path) -> Result<Child, Failure> {
@@ -177,6 +189,7 @@ impl Start<'_> {
     }
 
     fn failed(&self, status: String) -> Failure {
+        let status = shorten(&status);
         Failure::Start { status, log: self.log_path.to_owned(), tail: tail(self.log_path).unwrap_or_default() }
     }
 }

@@ -96,7 +96,7 @@ impl FakeGateway {
         let (say_address, address) = channel();
         let (tell, heard) = channel();
         let serving = Serving { secret: secret.clone(), tell, introduction };
-        let listen = if tls { Listen::Tls(tls_config(&certified)) } else { Listen::Unix(socket.clone()) };
+        let listen = if tls { Listen::Tls(Box::new(tls_config(&certified))) } else { Listen::Unix(socket.clone()) };
         std::thread::spawn(move || serving.run(listen, &say_address));
         let urls = address.recv_timeout(LIMIT).expect("the gateway listens");
         let record = AccessRecord {
@@ -255,7 +255,7 @@ fn tls_config(certified: &rcgen::CertifiedKey<rcgen::KeyPair>) -> ServerConfig {
 
 enum Listen {
     Unix(PathBuf),
-    Tls(ServerConfig),
+    Tls(Box<ServerConfig>),
 }
 
 #[derive(Clone)]
@@ -281,7 +281,7 @@ impl Serving {
                     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
                     let address = listener.local_addr().expect("an address");
                     say_address.send(vec![format!("wss://{address}/")]).expect("the test waits");
-                    let acceptor = TlsAcceptor::from(Arc::new(config));
+                    let acceptor = TlsAcceptor::from(Arc::new(*config));
                     while let Ok((stream, _)) = listener.accept().await {
                         let Ok(stream) = acceptor.accept(stream).await else { continue };
                         let binding =
