@@ -197,6 +197,11 @@ class LazyMapIterator:
 
     def __next__(self) -> Any:
         self._top_up()
+        while not self._waiting and self._inputs is not None:
+            # results are known a moment before their callbacks have counted them
+            self._arrived.get()
+            self._in_flight -= 1
+            self._top_up()
         if not self._waiting:
             if self._input_error is not None:
                 error, self._input_error = self._input_error, None

@@ -347,3 +347,22 @@ def test_imap_with_errors(rc):
     with pytest.raises(LookupError, match="no more inputs"):
         next(results)
     assert list(results) == []
+
+
+def test_imap_when_results_are_known_before_their_callbacks_run(rc, monkeypatch):
+    late = []
+    monkeypatch.setattr(rc._callbacks, "when_finished", lambda counters, function: late.append(function))
+    results = rc.load_balanced_view().imap(double, range(7), max_outstanding=2)
+    arrived = results._arrived
+
+    class LateArrivals:
+        put = arrived.put
+        empty = staticmethod(lambda: True)
+
+        @staticmethod
+        def get():
+            late.pop(0)()
+            return arrived.get_nowait()
+
+    results._arrived = LateArrivals
+    assert list(results) == [2 * i for i in range(7)]
