@@ -90,14 +90,14 @@ impl GatewayAddress {
     /// [`Error::Link`] with the reason of every way tried.
     pub async fn connect(&self, this_host: &str) -> Result<Connection, Error> {
         let mut reasons = Vec::new();
-        if self.host == this_host && self.socket.exists() {
-            match limited(self.connect_unix()).await {
+        let local = self
+            .socket
+            .as_deref()
+            .filter(|socket| self.host == this_host && socket.exists());
+        if let Some(socket) = local {
+            match limited(self.connect_unix(socket)).await {
                 Ok(connection) => return Ok(connection),
-                Err(error) => reasons.push(format!(
-                    "{}: {}",
-                    self.socket.display(),
-                    crate::error::chain(&error)
-                )),
+                Err(error) => reasons.push(format!("{}: {}", socket.display(), crate::error::chain(&error))),
             }
         }
         for address in &self.addresses {
