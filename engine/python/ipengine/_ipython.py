@@ -76,7 +76,7 @@ class _Compiler(CachingCompiler):
     filename: str | None = None
 
     def get_code_name(self, raw_code, transformed_code, number):
-        return self.filename or super().get_code_name(raw_code, transformed_code, number)
+        return self.filename or _shell.cell_name(raw_code)
 
 
 class _ResultHook(DisplayHook):

@@ -60,7 +60,7 @@ class PlainShell:
             number = self._count
             self._count += 1
             self._in.append(code)
-        name = filename or f"<cell {self._count if number is None else number}>"
+        name = filename or _shell.cell_name(code)
         linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
         body, last = _split(_parse(code, name))
         if body.body:

@@ -7,6 +7,7 @@ imported here and not before, so that function calls, push and pull never pay fo
 from __future__ import annotations
 
 import sys
+import zlib
 from types import ModuleType
 from typing import Any
 
@@ -83,6 +84,25 @@ def emit(msg_type: str, content: dict[str, Any]) -> None:
     """
     _streams.flush_all()
     _ipengine.emit(msg_type, _jsontext.dumps(content))
+
+
+def cell_name(code: str) -> str:
+    """Name a cell by its text and not by a count, so that it has one name on all engines.
+
+    Errors of many ranks are merged only if their tracebacks agree, and ranks that have run different numbers of
+    cells would count differently.
+
+    Parameters
+    ----------
+    code
+        The cell's text.
+
+    Returns
+    -------
+    str
+        Its name in tracebacks.
+    """
+    return f"<cell {zlib.crc32(code.encode('utf-8', 'replace')):08x}>"
 
 
 def bounded(data: dict[str, Any]) -> dict[str, Any]:
