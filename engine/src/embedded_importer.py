@@ -1,18 +1,20 @@
-"""Imports the Python sources that are embedded in the engine's program. Run once, before anything else is imported."""
+"""Imports the Python sources that are embedded in the engine. Run once, before anything else is imported."""
 
 import importlib.abc
+import importlib.machinery
 import importlib.util
 import linecache
 import sys
+import types
 
 
 class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finds and loads modules of one table."""
 
-    def __init__(self, table):
+    def __init__(self, table: dict) -> None:
         self._table = table
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
         """Return a spec for an embedded module."""
         entry = self._table.get(fullname)
         if entry is None:
@@ -22,22 +24,22 @@ class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader
         spec.has_location = True  # gives the module a __file__, by which the glue knows its own frames
         return spec
 
-    def is_package(self, fullname):
+    def is_package(self, fullname) -> bool:
         """Whether the module is a package."""
         return self._table[fullname][1]
 
-    def get_source(self, fullname):
+    def get_source(self, fullname) -> str:
         """Return the module's source text."""
         return self._table[fullname][2]
 
-    def get_code(self, fullname):
-        """Compile the module under its embedded name, so that tracebacks can tell it from the user's files."""
+    def get_code(self, fullname) -> types.CodeType:
+        """Compile the module under its embedded name, by which tracebacks know it."""
         file, _, source = self._table[fullname]
         linecache.cache[file] = (len(source), None, source.splitlines(True), file)
         return compile(source, file, "exec", dont_inherit=True)
 
 
-def install(modules):
+def install(modules) -> None:
     """Put the runtime in front of everything and spare copies of other packages behind everything.
 
     Parameters

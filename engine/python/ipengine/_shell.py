@@ -89,8 +89,8 @@ def emit(msg_type: str, content: dict[str, Any]) -> None:
 def cell_name(code: str) -> str:
     """Name a cell by its text and not by a count, so that it has one name on all engines.
 
-    Errors of many ranks are merged only if their tracebacks agree, and ranks that have run different numbers of
-    cells would count differently.
+    Errors of many ranks are merged only if their tracebacks agree, and ranks that have run different
+    numbers of cells would count differently.
 
     Parameters
     ----------
