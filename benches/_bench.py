@@ -75,8 +75,13 @@ class Report:
 
 def _spread(values: list[float], unit: str) -> str:
     """Median, and smallest to largest."""
-    middle, low, high = (f"{value:.3g}" for value in (statistics.median(values), min(values), max(values)))
+    middle, low, high = map(_digits, (statistics.median(values), min(values), max(values)))
     return f"**{middle}** {unit} ({low} to {high})"
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, more before the point where there are."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def facts() -> dict[str, Any]:
@@ -86,7 +91,7 @@ def facts() -> dict[str, Any]:
     ).stdout.splitlines()[0]
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "load before": f"{os.getloadavg()[0]:.1f},",
+        "load before": f"{os.getloadavg()[0]:.1f}",
         "Python": platform.python_version(),
         "launcher": launcher,
         "ipsteer": version("ipsteer"),
@@ -147,10 +152,6 @@ def both(n: int, binding: str) -> Iterator[tuple[Any, Any]]:
         theirs = stack.enter_context(ipyparallel_client(n, binding))
         ours = stack.enter_context(ipsteer_client(n, binding))
         yield ours, theirs
-
-
-def noop() -> None:
-    pass
 
 
 def median_ms(call: Callable[[], Any], count: int) -> float:

@@ -13,6 +13,10 @@ from ipsteer.launch import find_mpiexec, local_settings
 BINDING = "none"
 
 
+def noop() -> None:
+    """In this program itself, so that it is sent as code."""
+
+
 def bare_mpi(n: int) -> float:
     """`mpiexec -n N python -c "from mpi4py import MPI"`, to its end."""
     mpiexec = find_mpiexec(None)
@@ -29,14 +33,14 @@ def ipsteer_answers(n: int) -> float:
     """From `Cluster(n)` to an answer of every engine."""
     begin = time.perf_counter()
     with _bench.ipsteer_client(n, BINDING) as client:
-        client[:].apply_sync(_bench.noop)
+        client[:].apply_sync(noop)
         return time.perf_counter() - begin
 
 
 def ipyparallel_answers(n: int) -> float:
     begin = time.perf_counter()
     with _bench.ipyparallel_client(n, BINDING) as client:
-        client[:].apply_sync(_bench.noop)
+        client[:].apply_sync(noop)
         return time.perf_counter() - begin
 
 
