@@ -1,6 +1,10 @@
 //! Exceptions as data: what a client needs to show a remote error and to raise one like it, and never a pickle.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Longest chain of causes and contexts that is read: each link takes stack, and the engine cuts longer ones before.
+pub const MAX_CHAIN: u32 = 100;
 
 /// A Python exception of an engine, flattened. The engine's glue writes it as JSON in exactly this shape.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,9 +27,11 @@ pub struct RemoteException {
     pub notes: Vec<String>,
     /// The traceback, outermost call first, frames of the runtime removed.
     pub frames: Vec<ExceptionFrame>,
-    /// `__cause__`.
+    /// `__cause__`. Chains are at most [`MAX_CHAIN`] long.
+    #[serde(deserialize_with = "chain::deserialize")]
     pub cause: Option<Box<RemoteException>>,
-    /// `__context__`.
+    /// `__context__`. Chains are at most [`MAX_CHAIN`] long.
+    #[serde(deserialize_with = "chain::deserialize")]
     pub context: Option<Box<RemoteException>>,
     /// `__suppress_context__`.
     pub suppress_context: bool,
@@ -38,14 +44,29 @@ pub struct RemoteException {
 }
 
 /// One argument or attribute of an exception.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ExceptionArgument {
     /// `repr()`, bounded.
     pub repr: String,
-    /// JSON text of the value when it is plain data, bounded.
-    #[serde(with = "embedded_json")]
+    /// JSON text of the value when it is plain data, bounded. In JSON the field is absent when there is none: `null` is
+    /// a value.
+    #[serde(deserialize_with = "embedded_json::deserialize")]
     pub json: Option<String>,
+}
+
+impl Serialize for ExceptionArgument {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let absent = serializer.is_human_readable() && self.json.is_none();
+        let mut fields = serializer.serialize_struct("ExceptionArgument", if absent { 1 } else { 2 })?;
+        fields.serialize_field("repr", &self.repr)?;
+        if absent {
+            fields.skip_field("json")?;
+        } else {
+            fields.serialize_field("json", &embedded_json::Embedded(self.json.as_deref()))?;
+        }
+        fields.end()
+    }
 }
 
 /// One frame of a traceback.
@@ -91,6 +112,32 @@ impl RemoteException {
     }
 }
 
+/// Reads one link of a chain, not deeper than allowed: a loop of `raise … from` makes chains of any length.
+mod chain {
+    use std::cell::Cell;
+
+    use serde::{Deserialize, Deserializer, de::Error as _};
+
+    use super::{MAX_CHAIN, RemoteException};
+
+    thread_local! {
+        static DEPTH: Cell<u32> = const { Cell::new(0) };
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Box<RemoteException>>, D::Error> {
+        let depth = DEPTH.get();
+        if depth >= MAX_CHAIN {
+            return Err(D::Error::custom("chain of exceptions is too long"));
+        }
+        DEPTH.set(depth + 1);
+        let link = Option::deserialize(deserializer);
+        DEPTH.set(depth);
+        link
+    }
+}
+
 /// In JSON an attribute table is an object, on the wire a list of pairs.
 mod attributes {
     use std::collections::BTreeMap;
@@ -125,15 +172,16 @@ mod attributes {
 mod embedded_json {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 
-    pub(super) fn serialize<S: Serializer>(json: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
-        if !serializer.is_human_readable() {
-            return json.serialize(serializer);
-        }
-        match json {
-            None => serializer.serialize_none(),
-            Some(text) => {
-                let value: serde_json::Value = serde_json::from_str(text).map_err(S::Error::custom)?;
-                Some(value).serialize(serializer)
+    pub(super) struct Embedded<'a>(pub(super) Option<&'a str>);
+
+    impl Serialize for Embedded<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self.0 {
+                Some(text) if serializer.is_human_readable() => {
+                    let value: serde_json::Value = serde_json::from_str(text).map_err(S::Error::custom)?;
+                    value.serialize(serializer)
+                }
+                json => json.serialize(serializer),
             }
         }
     }
