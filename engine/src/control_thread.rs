@@ -76,7 +76,7 @@ impl ControlThread {
             if let Err(error) = self.run() {
                 // Without its control thread a rank would be deaf: the job ends.
                 tracing::error!("control thread: {}", chain(&error));
-                force_end(1);
+                last_words::end_now(1);
             }
         };
         thread::Builder::new()
@@ -215,7 +215,7 @@ impl Desk {
         tokio::task::spawn_local(async {
             tokio::time::sleep(STOP_DEADLINE).await;
             tracing::error!("did not stop within {} s: forced", STOP_DEADLINE.as_secs());
-            force_end(FORCED);
+            last_words::end_now(FORCED);
         });
     }
 
@@ -337,11 +337,4 @@ async fn next_message(
         }
     }
     Ok(None)
-}
-
-/// Ends the process without asking anybody.
-fn force_end(code: i32) -> ! {
-    last_words::end_is_orderly();
-    // SAFETY: ends the process; nothing of it is used afterwards.
-    unsafe { last_words::_exit(code) }
 }

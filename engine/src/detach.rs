@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -24,12 +24,20 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 /// What `ps` shows.
 pub const NAME: &str = "ipengine-mpi";
 
+/// The pipes to a supervisor that was started by [`spawn`].
+pub struct Pipes {
+    /// Its standard input: while it is open, the supervisor knows that this process lives.
+    pub to: ChildStdin,
+    /// Its standard output: one line of answer.
+    pub from: ChildStdout,
+}
+
 /// First half, in rank 0 before `MPI_Init`: runs `internal-detach`, which starts `internal-supervise` and ends.
-/// `plan` is what the supervisor reads from its standard input. Returns the pipe on which it reports.
+/// `plan` is what the supervisor reads from its standard input.
 ///
 /// # Errors
 /// [`Error::Io`] if the program cannot be executed again.
-pub fn spawn(plan: &[u8], log: &Path) -> Result<ChildStdout, Error> {
+pub fn spawn(plan: &[u8], log: &Path) -> Result<Pipes, Error> {
     let log_file = open_log(log)?;
     let mut child = Command::new(THIS_PROGRAM)
         .arg0(NAME)
@@ -44,12 +52,14 @@ pub fn spawn(plan: &[u8], log: &Path) -> Result<ChildStdout, Error> {
         .write_all(plan)
         .and_then(|()| stdin.write_all(b"\n"))
         .map_err(Error::io("hand the plan to the gateway"))?;
-    drop(stdin);
     // It ends as soon as the supervisor runs: waiting leaves no zombie for the launcher to wonder about.
     child
         .wait()
         .map_err(Error::io("wait for the detaching process"))?;
-    Ok(child.stdout.take().expect("piped above"))
+    Ok(Pipes {
+        to: stdin,
+        from: child.stdout.take().expect("piped above"),
+    })
 }
 
 /// Second half, in the intermediate process: sheds everything of the launcher and starts the supervisor.

@@ -1,22 +1,19 @@
 //! Being an engine: the list of start-up steps, the loop, and the list reversed.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::process::ChildStdout;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ipengine_protocol::{EngineFacts, EngineId, Order};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getpgid};
 
 use crate::banner;
 use crate::cli::EngineArgs;
 use crate::control::Control;
 use crate::control_thread::ControlThread;
+use crate::detach::Pipes;
 use crate::error::{Error, chain};
 use crate::greeting::{self, Briefing};
 use crate::inbox::{FromMain, Inbox};
@@ -39,8 +36,8 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 struct Prepared {
     place: Place,
     python: std::path::PathBuf,
-    /// The supervisor's answer, if this process started the gateway.
-    starting: Option<ChildStdout>,
+    /// The pipes to the supervisor, if this process started the gateway. Closing them without a word takes it down.
+    starting: Option<Pipes>,
 }
 
 /// Runs an engine from start to end; returns its exit code.
@@ -51,11 +48,7 @@ pub fn run(args: &EngineArgs) -> Result<u8, Error> {
     let launched = Launched::from_env();
     let is_first = launched.is_none_or(|launched| launched.rank == 0);
     let prepared = is_first.then(|| prepare(args, launched)).transpose()?;
-    let result = start(args, launched, prepared.as_ref());
-    if let (Err(_), Some(prepared)) = (&result, &prepared) {
-        prepared.take_down();
-    }
-    result
+    start(args, launched, prepared)
 }
 
 fn prepare(args: &EngineArgs, launched: Option<Launched>) -> Result<Prepared, Error> {
@@ -86,9 +79,9 @@ fn prepare(args: &EngineArgs, launched: Option<Launched>) -> Result<Prepared, Er
 
 impl Prepared {
     /// Waits for the gateway and collects what every rank has to know.
-    fn brief(&self, answer: Option<&ChildStdout>) -> Result<Briefing, Error> {
-        if let Some(answer) = answer {
-            supervisor::read_answer(answer_pipe(answer)?, &self.place.gateway_log())?;
+    fn brief(&mut self) -> Result<Briefing, Error> {
+        if let Some(Pipes { from, .. }) = &mut self.starting {
+            supervisor::read_answer(from, &self.place.gateway_log())?;
         }
         let record =
             GatewayRecord::read_living(&self.place.gateway_record()).ok_or_else(|| Error::Gateway {
@@ -110,27 +103,12 @@ impl Prepared {
         })
     }
 
-    /// A start that failed leaves no gateway behind.
-    fn take_down(&self) {
-        if self.starting.is_none() {
-            return;
-        }
-        let record = self.place.gateway_record();
-        let Some(alive) = GatewayRecord::read_living(&record) else {
-            return;
-        };
-        let pid = i32::try_from(alive.pid).map(Pid::from_raw);
-        if let Ok(group) = pid
-            .map_err(|_| nix::Error::ESRCH)
-            .and_then(|pid| getpgid(Some(pid)))
+    /// The world is up: the gateway stays whatever becomes of this process.
+    fn release(self) {
+        if let Some(Pipes { mut to, .. }) = self.starting
+            && let Err(error) = writeln!(to, "{}", supervisor::STARTED)
         {
-            // The supervisor leads a group of its own, with nothing in it but itself and the gateway.
-            let _ = killpg(group, Signal::SIGTERM);
-        }
-        let _ = std::fs::remove_file(record);
-        let _ = std::fs::remove_file(&self.place.access_file);
-        if let Some(sockets) = alive.engine_socket.parent() {
-            let _ = std::fs::remove_dir_all(sockets);
+            tracing::warn!(%error, "the gateway's supervisor is gone");
         }
     }
 }
@@ -141,42 +119,34 @@ fn tls_everywhere() -> bool {
     std::env::var("IPENGINE_LINK").is_ok_and(|way| way == "tls")
 }
 
-fn answer_pipe(answer: &ChildStdout) -> Result<File, Error> {
-    use std::os::fd::AsFd;
-    let pipe = answer
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(Error::io("hear from the supervisor"))?;
-    Ok(File::from(pipe))
-}
-
-fn start(args: &EngineArgs, launched: Option<Launched>, prepared: Option<&Prepared>) -> Result<u8, Error> {
+fn start(args: &EngineArgs, launched: Option<Launched>, mut prepared: Option<Prepared>) -> Result<u8, Error> {
     let patience = Duration::from_secs(args.start_timeout);
     let begun = Instant::now();
     let mut world = init_world(args, patience)?;
     check_launcher(&world, launched)?;
-    let briefing = match greet(&world, prepared, patience) {
-        Ok(briefing) => briefing,
-        Err(error) => {
-            // A rank that is no engine waits somewhere in MPI: only an abort ends the job.
-            report_start_failure(&world, &error);
-            if let Some(prepared) = prepared {
-                prepared.take_down();
-            }
-            last_words::end_is_orderly();
-            world.abort(1);
-        }
+    let greeted = match &mut prepared {
+        Some(prepared) => greeting::lead(&world, patience, || prepared.brief()),
+        None => greeting::follow(&world, patience),
     };
+    let briefing = greeted.unwrap_or_else(|error| {
+        report_start_failure(&world, &error);
+        // A rank that is no engine waits somewhere in MPI: only an abort ends the job.
+        world.abort(1)
+    });
     world.make_private()?;
     let files = Arc::new(OutputFiles::open(&briefing.run_dir.join("logs"), world.rank())?);
     let (launcher_out, launcher_err) = files.redirect()?;
     log::start(&briefing.run_dir, world.rank(), launcher_err);
     if world.rank() == 0 {
         let facts = banner::Facts::new(&briefing, &world, begun);
-        banner::print_when_ready(facts, prepared.map(|p| p.place.access_file.clone()), launcher_out);
+        banner::print_when_ready(
+            facts,
+            prepared.as_ref().map(|p| p.place.access_file.clone()),
+            launcher_out,
+        );
     }
     let rank = world.rank();
-    serve(world, &briefing, &files, patience)
+    serve(world, &briefing, &files, patience, prepared)
         .inspect_err(|error| tracing::error!("rank {rank} did not start: {}", chain(error)))
 }
 
@@ -190,7 +160,8 @@ fn init_world(args: &EngineArgs, patience: Duration) -> Result<World, Error> {
                  (--start-timeout changes this limit)",
                 patience.as_secs()
             );
-            std::process::exit(1);
+            // Exit handlers of the MPI could wait for what just failed.
+            last_words::end_now(1);
         }
     });
     let world = World::init(args.thread_level)?;
@@ -223,13 +194,6 @@ fn check_launcher(world: &World, launched: Option<Launched>) -> Result<(), Error
     })
 }
 
-fn greet(world: &World, prepared: Option<&Prepared>, patience: Duration) -> Result<Briefing, Error> {
-    match prepared {
-        Some(prepared) => greeting::lead(world, patience, || prepared.brief(prepared.starting.as_ref())),
-        None => greeting::follow(world, patience),
-    }
-}
-
 fn report_start_failure(world: &World, error: &Error) {
     // What rank 0 found out it says itself, once.
     if !matches!(error, Error::Refused { .. }) {
@@ -243,6 +207,7 @@ fn serve(
     briefing: &Briefing,
     files: &Arc<OutputFiles>,
     patience: Duration,
+    prepared: Option<Prepared>,
 ) -> Result<u8, Error> {
     let last_words = LastWords::install()?;
     let (reports, from_main) = tokio::sync::mpsc::unbounded_channel();
@@ -272,6 +237,9 @@ fn serve(
             reason: format!("none within {} s", patience.as_secs()),
         })
     })?;
+    if let Some(prepared) = prepared {
+        prepared.release();
+    }
     if let Err(error) = executor::run(&runtime) {
         return Err(Error::PythonStart {
             path: briefing.python.clone(),

@@ -23,6 +23,9 @@ use crate::interfaces;
 use crate::place::{Place, host_name};
 use crate::record::GatewayRecord;
 
+/// Rank 0's word that the world is up: from then on the gateway outlives it.
+pub const STARTED: &str = "started";
+
 /// What a supervisor is asked to set up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -194,6 +197,15 @@ pub struct GatewayProcess {
 }
 
 impl GatewayProcess {
+    /// Ends it at once: there is no world for it to serve.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn abandon(&mut self) -> Result<ExitStatus, Error> {
+        self.child.kill().map_err(Error::io("end the gateway"))?;
+        self.wait()
+    }
+
     /// Waits until it has ended (after lingering) and clears its record away.
     ///
     /// # Errors
@@ -222,13 +234,29 @@ pub fn run() -> Result<(), Error> {
         Ok(_) => "ready".to_owned(),
         Err(error) => crate::error::chain(error),
     };
-    // Rank 0 may be gone already; then there is nobody to tell.
+    // Rank 0 may be gone already; the next line finds out.
     let _ = writeln!(io::stdout(), "{answer}");
-    release_stdio()?;
     let (mut gateway, _reports) = started?.split();
+    if !world_has_started()? {
+        tracing::warn!("rank 0 ended before the world was up");
+        gateway.abandon()?;
+        // No client was ever to find this cluster.
+        let _ = std::fs::remove_file(&plan.access_file);
+        return Ok(());
+    }
+    release_stdio()?;
     let status = gateway.wait()?;
     tracing::info!(%status, "gateway ended");
     Ok(())
+}
+
+/// Waits for rank 0's word that the world is up; false if rank 0 ended without it.
+fn world_has_started() -> Result<bool, Error> {
+    let mut word = String::new();
+    io::stdin()
+        .read_line(&mut word)
+        .map_err(Error::io("hear from rank 0"))?;
+    Ok(word.trim() == STARTED)
 }
 
 /// Gives up the pipes to rank 0: it must see the end of ours, and we must not die of a closed one.
