@@ -30,7 +30,7 @@ def home():
 @pytest.fixture(scope="session")
 def cluster(home):
     """Four engines."""
-    job = ipsteer.Cluster(4, cluster_id="four")
+    job = ipsteer.Cluster(4, cluster_id=f"four-{os.getpid()}")
     job.start()
     yield job
     job.stop()

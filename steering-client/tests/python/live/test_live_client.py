@@ -48,7 +48,7 @@ def test_direct_view_of_all(rc):
 def test_ways_to_connect(cluster, how):
     client = {
         "file": lambda: ipsteer.Client(cluster.connection_file),
-        "cluster": lambda: ipsteer.Client(cluster="four"),
+        "cluster": lambda: ipsteer.Client(cluster=cluster.cluster_id),
         "newest": ipsteer.Client,
     }[how]()
     with client:

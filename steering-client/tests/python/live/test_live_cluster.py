@@ -24,7 +24,7 @@ def test_context_manager_yields_a_client_and_leaves_nothing(n):
 
 
 def test_start_and_stop_by_hand_and_again():
-    job = ipsteer.Cluster(2, cluster_id="twice")
+    job = ipsteer.Cluster(2, cluster_id=f"twice-{os.getpid()}")
     for _ in range(2):
         job.start()
         with job.connect_client() as client:
@@ -85,7 +85,7 @@ def test_what_is_left_running_ends_with_the_interpreter(program):
 
 
 def test_an_ended_cluster_is_not_taken_for_a_running_one(home):
-    with ipsteer.Cluster(1, cluster_id="ended") as rc:
+    with ipsteer.Cluster(1, cluster_id=f"ended-{os.getpid()}") as rc:
         file = rc.cluster.connection_file
     assert json.loads(file.read_text())
     with pytest.raises(ipsteer.ConnectError):

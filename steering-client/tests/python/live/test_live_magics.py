@@ -35,13 +35,13 @@ def test_px_raises_merged_errors(shell):
         shell.run_line_magic("px", "1/0")
 
 
-def test_local_and_autopx(shell):
+def test_local_and_autopx(shell, cluster):
     shell.run_cell_magic("px", "--local", "both = 1")
     assert shell.user_ns["both"] == 1
     shell.run_cell("%autopx")
     shell.run_cell("there = 2\nif there:\n    there += 1")
     shell.run_cell("%autopx")
-    with ipsteer.Client(cluster="four") as client:
+    with ipsteer.Client(cluster=cluster.cluster_id) as client:
         assert client[:]["there"] == [3] * 4
     assert "there" not in shell.user_ns
 
