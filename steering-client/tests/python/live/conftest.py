@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -111,15 +110,17 @@ class Program:
     def __init__(self, text: str, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", text, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
+    def go_on(self) -> None:
+        """Send a line to its standard input."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def finish(self, timeout: float = 60) -> tuple[int, str, str]:
         """(exit code, stdout, stderr)."""

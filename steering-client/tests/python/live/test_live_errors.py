@@ -106,8 +106,17 @@ def test_interrupt_of_idle_engines_does_nothing(rc, view):
     assert view.apply_sync(int) == [0] * 4
 
 
+# Told to go on, it presses Ctrl-C once its main thread is inside a wait for results.
 CTRL_C = """
-import sys, ipsteer
+import os, signal, sys, threading, traceback, ipsteer
+
+def press(main=threading.get_ident()):
+    sys.stdin.readline()
+    while "wait_all" not in [f.name for f in traceback.extract_stack(sys._current_frames()[main])]:
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=press).start()
 rc = ipsteer.Client(sys.argv[1])
 try:
     %s
@@ -128,7 +137,7 @@ except KeyboardInterrupt as stopped:
 def test_ctrl_c_in_a_blocking_call_interrupts_its_engine(cluster, rc, program, gate, call):
     started = program(CTRL_C % call, str(cluster.connection_file), gate.code)
     gate.wait_for_arrivals()
-    started.interrupt()
+    started.go_on()
     code, out, err = started.finish()
     assert code == 0, err
     assert "STOPPED rank 1: interrupted" in out
@@ -140,7 +149,7 @@ def test_ctrl_c_on_an_existing_result_leaves_the_engine(cluster, rc, program, ga
     text = CTRL_C.replace('print("ALIVE", rc[1].apply_sync(int, "5"))', "pass") % call
     started = program(text, str(cluster.connection_file), gate.code)
     gate.wait_for_arrivals()
-    started.interrupt()
+    started.go_on()
     code, out, err = started.finish()
     assert code == 0, err
     assert "ar.interrupt()" in out
