@@ -19,7 +19,11 @@ const OTHERS: u32 = 0o077;
 /// Where connection files lie: `$IPSTEER_DIR`, else `~/.ipsteer`.
 #[must_use]
 pub fn directory() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set("IPSTEER_DIR").unwrap_or_else(|| set("HOME").unwrap_or_else(|| PathBuf::from("/")).join(".ipsteer"))
 }
 
@@ -42,7 +46,10 @@ impl Found {
     /// Name of the cluster: the file's name without `.json`.
     #[must_use]
     pub fn name(&self) -> String {
-        self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+        self.path
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     fn started(&self) -> u64 {
@@ -53,12 +60,17 @@ impl Found {
 /// All connection files of `dir`, the newest cluster first. A directory that does not exist has none.
 #[must_use]
 pub fn scan(dir: &Path) -> Vec<Found> {
-    let entries = fs::read_dir(dir).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| Vec::new());
+    let entries = fs::read_dir(dir)
+        .map(|entries| entries.flatten().collect())
+        .unwrap_or_else(|_| Vec::new());
     let mut found: Vec<Found> = entries
         .into_iter()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .map(|path| Found { record: read(&path), path })
+        .map(|path| Found {
+            record: read(&path),
+            path,
+        })
         .collect();
     found.sort_by(|a, b| b.started().cmp(&a.started()).then_with(|| a.path.cmp(&b.path)));
     found
@@ -69,15 +81,26 @@ pub fn scan(dir: &Path) -> Vec<Found> {
 /// # Errors
 /// [`Error::Permissions`] when others may read or write it, [`Error::ReadFile`], [`Error::ParseFile`].
 pub fn read(path: &Path) -> Result<AccessRecord, Error> {
-    let unreadable = |source| Error::ReadFile { path: path.to_owned(), source };
+    let unreadable = |source| Error::ReadFile {
+        path: path.to_owned(),
+        source,
+    };
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(Error::Permissions { path: path.to_owned(), mode });
+        return Err(Error::Permissions {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let mut text = Vec::new();
-    file.take(LONGEST_FILE).read_to_end(&mut text).map_err(unreadable)?;
-    serde_json::from_slice(&text).map_err(|source| Error::ParseFile { path: path.to_owned(), source })
+    file.take(LONGEST_FILE)
+        .read_to_end(&mut text)
+        .map_err(unreadable)?;
+    serde_json::from_slice(&text).map_err(|source| Error::ParseFile {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// What is needed to connect, checked.
@@ -117,14 +140,28 @@ impl Address {
         let wrong = || Error::Address(text.to_owned());
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(wrong()) };
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(wrong())
+            };
         }
         let rest = text.strip_prefix("wss://").ok_or_else(wrong)?;
         let authority = rest.split('/').next().unwrap_or_default();
         let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
         let port = port.parse().map_err(|_| wrong())?;
-        if host.is_empty() { Err(wrong()) } else { Ok(Self::Tls { host: host.to_owned(), port }) }
+        if host.is_empty() {
+            Err(wrong())
+        } else {
+            Ok(Self::Tls {
+                host: host.to_owned(),
+                port,
+            })
+        }
     }
 }
 
@@ -142,10 +179,20 @@ impl Access {
     /// Checks a record. `url` replaces the file's addresses (a tunnel).
     pub(crate) fn new(path: &Path, record: &AccessRecord, url: Option<&str>) -> Result<Self, Error> {
         if let Some(ended) = &record.ended {
-            return Err(Error::Ended { cluster: record.cluster.clone(), reason: ended.reason.clone() });
+            return Err(Error::Ended {
+                cluster: record.cluster.clone(),
+                reason: ended.reason.clone(),
+            });
         }
-        let lacks = |field| Error::IncompleteFile { path: path.to_owned(), field };
-        let token = record.token.as_deref().and_then(Secret::from_hex).ok_or_else(|| lacks("token"))?;
+        let lacks = |field| Error::IncompleteFile {
+            path: path.to_owned(),
+            field,
+        };
+        let token = record
+            .token
+            .as_deref()
+            .and_then(Secret::from_hex)
+            .ok_or_else(|| lacks("token"))?;
         let fingerprint = parse_fingerprint(&record.fingerprint).ok_or_else(|| lacks("fingerprint"))?;
         let addresses = match url {
             Some(url) => vec![Address::parse(url)?],
@@ -155,7 +202,14 @@ impl Access {
             return Err(lacks("address"));
         }
         let url = url.map(str::to_owned);
-        Ok(Self { cluster: record.cluster.clone(), file: path.to_owned(), addresses, fingerprint, token, url })
+        Ok(Self {
+            cluster: record.cluster.clone(),
+            file: path.to_owned(),
+            addresses,
+            fingerprint,
+            token,
+            url,
+        })
     }
 
     /// The same from the file as it is now.
@@ -166,8 +220,17 @@ impl Access {
 
 /// The Unix socket first, if it is on this host: no TLS, half the latency.
 fn addresses(record: &AccessRecord) -> Result<Vec<Address>, Error> {
-    let unix = record.unix.as_ref().map(PathBuf::from).filter(|path| path.exists()).map(Address::Unix);
-    let tls = record.urls.iter().map(|url| Address::parse(url)).collect::<Result<Vec<_>, _>>()?;
+    let unix = record
+        .unix
+        .as_ref()
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
+        .map(Address::Unix);
+    let tls = record
+        .urls
+        .iter()
+        .map(|url| Address::parse(url))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(unix.into_iter().chain(tls).collect())
 }
 

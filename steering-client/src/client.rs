@@ -6,91 +6,20 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ipengine_protocol::event::InterruptReport;
-use ipengine_protocol::{
-    Answer, ClientId, EngineId, EngineInfo, InterruptTarget, PythonVersion, Request, Status, Submit, Targets, Work,
-};
+use ipengine_protocol::{Answer, ClientId, EngineId, InterruptTarget, Request, Status, Submit, Targets};
 
 use crate::Error;
-use crate::connection::{self, CLOSE_LIMIT, GOODBYE, Identity};
-use crate::discovery::Which;
+use crate::connection::{CLOSE_LIMIT, GOODBYE};
+pub use crate::opening::Connecting;
+use crate::opening::serve;
+pub use crate::options::{Info, Instruction, Logs, Options};
 use crate::pending::{Arrived, Output};
-use crate::shared::{Life, Shared, State};
-
-/// How to connect.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// To which cluster.
-    pub which: Which,
-    /// Limit for finding it and opening the session.
-    pub timeout: Duration,
-    /// Name for other users and logs; `user@host` by default.
-    pub user: Option<String>,
-    /// The program.
-    pub software: String,
-    /// The client's interpreter, if it has one.
-    pub python: Option<PythonVersion>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            which: Which::default(),
-            timeout: Duration::from_secs(10),
-            user: None,
-            software: concat!("ipsteer ", env!("CARGO_PKG_VERSION")).to_owned(),
-            python: None,
-        }
-    }
-}
-
-/// An instruction to submit.
-#[derive(Clone, Debug)]
-pub struct Instruction {
-    /// For whom.
-    pub targets: Targets,
-    /// What to do.
-    pub work: Work,
-    /// Its binary parts.
-    pub blobs: Vec<Bytes>,
-    /// One entry per target: so many consecutive parts are its own. `None`: every target gets all parts.
-    pub each: Option<Vec<u32>>,
-    /// The user's name for it.
-    pub label: Option<String>,
-}
-
-/// What is known of the cluster.
-#[derive(Clone, Debug)]
-pub struct Info {
-    /// Its name.
-    pub cluster: String,
-    /// The connection file used.
-    pub file: PathBuf,
-    /// The address in use.
-    pub address: String,
-    /// Version of the gateway.
-    pub software: String,
-    /// In rank order.
-    pub engines: Vec<EngineInfo>,
-    /// Why the world ended, or why the connection is lost for good.
-    pub ended: Option<String>,
-}
-
-/// The ends of an engine's output files.
-#[derive(Clone, Debug)]
-pub struct Logs {
-    /// Path of the stdout file on the engine's host.
-    pub stdout_path: String,
-    /// Path of the stderr file on the engine's host.
-    pub stderr_path: String,
-    /// End of stdout.
-    pub stdout: Bytes,
-    /// End of stderr.
-    pub stderr: Bytes,
-}
+pub use crate::question::Question;
+use crate::shared::{Life, Shared, State, deadline};
 
 /// A session with a gateway. Dropping it closes the session.
 #[derive(Debug)]
@@ -99,35 +28,6 @@ pub struct Client {
     thread: Mutex<Option<JoinHandle<()>>>,
     file: PathBuf,
     id: ClientId,
-}
-
-/// A connection that is being made by its I/O thread.
-#[derive(Debug)]
-pub struct Connecting {
-    client: Option<Client>,
-    opened: mpsc::Receiver<Result<PathBuf, Error>>,
-}
-
-impl Connecting {
-    /// Waits up to `limit`; `None` when it takes longer.
-    ///
-    /// # Errors
-    /// Why there is no connection.
-    ///
-    /// # Panics
-    /// When called again after it gave the client.
-    pub fn wait(&mut self, limit: Duration) -> Option<Result<Client, Error>> {
-        let file = match self.opened.recv_timeout(limit) {
-            Err(mpsc::RecvTimeoutError::Timeout) => return None,
-            // The thread ends without a word only by a panic.
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Some(Err(Error::Closed)),
-            Ok(Err(error)) => return Some(Err(error)),
-            Ok(Ok(file)) => file,
-        };
-        let mut client = self.client.take().expect("the client is given once");
-        client.file = file;
-        Some(Ok(client))
-    }
 }
 
 impl Client {
@@ -159,8 +59,21 @@ impl Client {
             .name("ipsteer-io".to_owned())
             .spawn(move || serve(options, &theirs, &report))
             .map_err(Error::Thread)?;
-        let client = Self { shared, thread: Mutex::new(Some(thread)), file: PathBuf::new(), id };
-        Ok(Connecting { client: Some(client), opened })
+        let client = Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+            file: PathBuf::new(),
+            id,
+        };
+        Ok(Connecting {
+            client: Some(client),
+            opened,
+        })
+    }
+
+    /// Remembers which connection file led to the cluster.
+    pub(crate) fn set_file(&mut self, file: PathBuf) {
+        self.file = file;
     }
 
     /// This session's identity.
@@ -177,7 +90,11 @@ impl Client {
         self.shared.check_owner()?;
         let state = self.shared.lock();
         let facts = state.facts.clone();
-        let lost = if let Life::Lost(reason) = &state.life { Some(reason.clone()) } else { None };
+        let lost = if let Life::Lost(reason) = &state.life {
+            Some(reason.clone())
+        } else {
+            None
+        };
         Ok(Info {
             cluster: facts.cluster,
             file: self.file.clone(),
@@ -203,10 +120,22 @@ impl Client {
     /// Errors of the target set and of the parts, [`Error::Closed`], [`Error::Forked`], [`Error::Lost`].
     pub fn submit(&self, instruction: Instruction) -> Result<u64, Error> {
         self.shared.check_owner()?;
-        let Instruction { targets, work, blobs, each, label } = instruction;
+        let Instruction {
+            targets,
+            work,
+            blobs,
+            each,
+            label,
+        } = instruction;
         let one_of = matches!(targets, Targets::OneOf(_));
         check_parts(&targets, each.as_deref(), blobs.len())?;
-        let submit = Submit { counter: 0, targets, work, each, label };
+        let submit = Submit {
+            counter: 0,
+            targets,
+            work,
+            each,
+            label,
+        };
         let counter = {
             let mut state = self.shared.lock();
             state.check_open()?;
@@ -222,7 +151,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::UnknownInstruction`], [`Error::Closed`], [`Error::Forked`].
-    pub fn wait(&self, counters: &[u64], timeout: Option<Duration>, first_error: bool) -> Result<bool, Error> {
+    pub fn wait(
+        &self,
+        counters: &[u64],
+        timeout: Option<Duration>,
+        first_error: bool,
+    ) -> Result<bool, Error> {
         let mut done = 0;
         let arrived = self.shared.wait(deadline(timeout), first_error, |state| {
             while done < counters.len() && state.pending.get(counters[done])?.finished() {
@@ -346,10 +280,13 @@ impl Client {
         if let InterruptTarget::Engines(engines) = &target {
             check_targets(engines, self.size()?)?;
         }
-        self.ask(|request| Request::Interrupt { request, target }, |answer, _| match answer {
-            Answer::Interrupt(reports) => Some(reports),
-            _ => None,
-        })
+        self.ask(
+            |request| Request::Interrupt { request, target },
+            |answer, _| match answer {
+                Answer::Interrupt(reports) => Some(reports),
+                _ => None,
+            },
+        )
     }
 
     /// Asks what everybody is doing.
@@ -357,10 +294,13 @@ impl Client {
     /// # Errors
     /// [`Error::Closed`], [`Error::Forked`], [`Error::Lost`].
     pub fn status(&self) -> Result<Question<Status>, Error> {
-        self.ask(|request| Request::Status { request }, |answer, _| match answer {
-            Answer::Status(status) => Some(*status),
-            _ => None,
-        })
+        self.ask(
+            |request| Request::Status { request },
+            |answer, _| match answer {
+                Answer::Status(status) => Some(*status),
+                _ => None,
+            },
+        )
     }
 
     /// Asks for the ends of an engine's output files.
@@ -369,18 +309,25 @@ impl Client {
     /// [`Error::UnknownEngine`], [`Error::Closed`], [`Error::Forked`], [`Error::Lost`].
     pub fn logs(&self, engine: EngineId, tail: u64) -> Result<Question<Logs>, Error> {
         check_targets(&[engine], self.size()?)?;
-        self.ask(|request| Request::Logs { request, engine, tail }, |answer, blobs| match answer {
-            Answer::Logs { stdout, stderr } => {
-                let mut blobs = blobs.into_iter();
-                Some(Logs {
-                    stdout_path: stdout,
-                    stderr_path: stderr,
-                    stdout: blobs.next().unwrap_or_default(),
-                    stderr: blobs.next().unwrap_or_default(),
-                })
-            }
-            _ => None,
-        })
+        self.ask(
+            |request| Request::Logs {
+                request,
+                engine,
+                tail,
+            },
+            |answer, blobs| match answer {
+                Answer::Logs { stdout, stderr } => {
+                    let mut blobs = blobs.into_iter();
+                    Some(Logs {
+                        stdout_path: stdout,
+                        stderr_path: stderr,
+                        stdout: blobs.next().unwrap_or_default(),
+                        stderr: blobs.next().unwrap_or_default(),
+                    })
+                }
+                _ => None,
+            },
+        )
     }
 
     /// Asks the gateway to stop the world. See [`Client::wait_end`].
@@ -392,7 +339,9 @@ impl Client {
         {
             let mut state = self.shared.lock();
             state.check_open()?;
-            state.tell(&Request::Shutdown { reason: reason.to_owned() });
+            state.tell(&Request::Shutdown {
+                reason: reason.to_owned(),
+            });
         }
         self.shared.wake.notify_one();
         Ok(())
@@ -447,7 +396,11 @@ impl Client {
             state.ask(request)
         };
         self.shared.wake.notify_one();
-        Ok(Question { shared: self.shared.clone(), number, read })
+        Ok(Question {
+            shared: self.shared.clone(),
+            number,
+            read,
+        })
     }
 }
 
@@ -456,81 +409,6 @@ impl Drop for Client {
         // In a fork there is nothing to close: thread and connection are the parent's.
         let _ = self.close();
     }
-}
-
-/// A request that awaits its answer. Dropping it forgets the answer, not the request.
-#[derive(Debug)]
-pub struct Question<T> {
-    shared: Arc<Shared>,
-    number: u64,
-    read: fn(Answer, Vec<Bytes>) -> Option<T>,
-}
-
-impl<T> Question<T> {
-    /// Waits for the answer; `None` when the time is over.
-    ///
-    /// # Errors
-    /// [`Error::Refused`], [`Error::Closed`], [`Error::Forked`], [`Error::Lost`].
-    pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<T>, Error> {
-        let answer = self.shared.wait(deadline(timeout), true, |state| match state.take_answer(self.number) {
-            Some(answer) => Ok(Some(answer)),
-            None => state.check_open().map(|()| None),
-        })?;
-        let Some((answer, blobs)) = answer else { return Ok(None) };
-        if let Answer::Refused { reason } = answer {
-            return Err(Error::Refused(reason));
-        }
-        (self.read)(answer, blobs).map(Some).ok_or_else(|| Error::Refused("it answers something else".to_owned()))
-    }
-}
-
-impl<T> Drop for Question<T> {
-    fn drop(&mut self) {
-        if self.shared.check_owner().is_ok() {
-            self.shared.lock().unask(self.number);
-        }
-    }
-}
-
-/// The I/O thread's life.
-fn serve(options: Options, shared: &Arc<Shared>, report: &mpsc::Sender<Result<PathBuf, Error>>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return drop(report.send(Err(Error::Thread(error)))),
-    };
-    runtime.block_on(async {
-        let identity = identity(&options);
-        let opening = async {
-            let access = options.which.find().await?;
-            let link = connection::establish(&access, &identity, shared).await?;
-            Ok((access, link))
-        };
-        let late = |_| Err(Error::ConnectTimeout { seconds: options.timeout.as_secs_f64(), tried: Vec::new() });
-        match tokio::time::timeout(options.timeout, opening).await.unwrap_or_else(late) {
-            Err(error) => drop(report.send(Err(error))),
-            Ok((access, link)) => {
-                // Whoever asked for the connection may have given up; then nothing is left to do.
-                if report.send(Ok(access.file.clone())).is_ok() {
-                    connection::run(link, access, identity).await;
-                }
-            }
-        }
-    });
-    shared.lock().gone = true;
-    shared.announce_all();
-}
-
-fn identity(options: &Options) -> Identity {
-    let user = options.user.clone().unwrap_or_else(|| {
-        let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
-        let host = nix::unistd::gethostname().map(|host| host.to_string_lossy().into_owned()).unwrap_or_default();
-        format!("{user}@{host}")
-    });
-    Identity { user, software: options.software.clone(), python: options.python }
-}
-
-fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-    timeout.and_then(|timeout| Instant::now().checked_add(timeout))
 }
 
 fn size(state: &State) -> u32 {
@@ -553,7 +431,12 @@ fn check_targets(engines: &[EngineId], size: u32) -> Result<(), Error> {
     let mut named = vec![false; size as usize];
     for engine in engines {
         match named.get_mut(engine.index()) {
-            None => return Err(Error::UnknownEngine { engine: i64::from(engine.0), size }),
+            None => {
+                return Err(Error::UnknownEngine {
+                    engine: i64::from(engine.0),
+                    size,
+                });
+            }
             Some(true) => return Err(Error::RepeatedEngine(*engine)),
             Some(named) => *named = true,
         }
@@ -568,6 +451,10 @@ fn check_parts(targets: &Targets, each: Option<&[u32]>, blobs: usize) -> Result<
     if matches!(targets, Targets::All(_)) && each.len() == targets_count && announced == blobs as u64 {
         Ok(())
     } else {
-        Err(Error::Parts { blobs, announced, targets: targets_count })
+        Err(Error::Parts {
+            blobs,
+            announced,
+            targets: targets_count,
+        })
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream as _};
 use ipengine_protocol::event::EventEnvelope;
-use ipengine_protocol::handshake::HandshakeError;
 use ipengine_protocol::frame::{Frame, MAX_PAYLOAD_LEN, frames};
+use ipengine_protocol::handshake::HandshakeError;
 use ipengine_protocol::{Assembler, Event, Incoming, Message, PythonVersion, Request, Welcome};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
@@ -22,6 +22,7 @@ use crate::Error;
 use crate::access::Access;
 use crate::error::{Attempt, AttemptError};
 use crate::pending::Changed;
+use crate::reconnect::reconnect;
 use crate::shared::{Life, Shared};
 use crate::transport::{self, Socket};
 
@@ -49,13 +50,6 @@ pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
 /// The Welcome must follow `Open` within this time.
 const WELCOME_LIMIT: Duration = Duration::from_secs(5);
 
-/// First and longest pause between two attempts to connect again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
-/// A gateway on this host whose socket nobody holds, or a stranger at its address, is given up after this time; the
-/// gateway's supervisor restarts it much faster. A gateway that the network hides is never given up.
-const GIVE_UP: Duration = Duration::from_secs(20);
-
 /// Who we say that we are.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
@@ -76,7 +70,11 @@ enum End {
 }
 
 /// Connects and opens the session: after this, everything can be sent.
-pub(crate) async fn establish(access: &Access, identity: &Identity, shared: &Arc<Shared>) -> Result<Link, Error> {
+pub(crate) async fn establish(
+    access: &Access,
+    identity: &Identity,
+    shared: &Arc<Shared>,
+) -> Result<Link, Error> {
     let (mut socket, address) = transport::open(access).await?;
     let mut assembler = Assembler::new(MAX_PAYLOAD_LEN);
     let (client, events_seen) = {
@@ -91,21 +89,38 @@ pub(crate) async fn establish(access: &Access, identity: &Identity, shared: &Arc
         events_seen,
     };
     let welcome = tokio::time::timeout(WELCOME_LIMIT, introduce(&mut socket, &mut assembler, &open));
-    let welcome = welcome.await.unwrap_or(Err(AttemptError::Timeout)).map_err(|error| Error::Unreachable {
-        cluster: access.cluster.clone(),
-        attempts: vec![Attempt { address: address.to_string(), error }],
-    })?;
+    let welcome = welcome
+        .await
+        .unwrap_or(Err(AttemptError::Timeout))
+        .map_err(|error| Error::Unreachable {
+            cluster: access.cluster.clone(),
+            attempts: vec![Attempt {
+                address: address.to_string(),
+                error,
+            }],
+        })?;
     shared.lock().on_welcome(welcome, address.to_string());
     Ok(Link::new(shared.clone(), socket, assembler))
 }
 
-async fn introduce(socket: &mut Socket, assembler: &mut Assembler, open: &Request) -> Result<Welcome, AttemptError> {
+async fn introduce(
+    socket: &mut Socket,
+    assembler: &mut Assembler,
+    open: &Request,
+) -> Result<Welcome, AttemptError> {
     for frame in frames(&Message::bare(open), 1) {
-        socket.send(WsMessage::Binary(frame.into_bytes())).await.map_err(broken)?;
+        socket
+            .send(WsMessage::Binary(frame.into_bytes()))
+            .await
+            .map_err(broken)?;
     }
     loop {
-        let Some(bytes) = std::future::poll_fn(|cx| poll_binary(socket, cx)).await? else { continue };
-        let Incoming::Message(message) = assembler.take(bytes)? else { continue };
+        let Some(bytes) = std::future::poll_fn(|cx| poll_binary(socket, cx)).await? else {
+            continue;
+        };
+        let Incoming::Message(message) = assembler.take(bytes)? else {
+            continue;
+        };
         if let Event::Welcome(welcome) = message.decode::<EventEnvelope>()?.event {
             return Ok(*welcome);
         }
@@ -116,7 +131,9 @@ async fn introduce(socket: &mut Socket, assembler: &mut Assembler, open: &Reques
 pub(crate) async fn run(mut link: Link, mut access: Access, identity: Identity) {
     let shared = link.shared.clone();
     loop {
-        let End::Broken(error) = link.drive().await else { break };
+        let End::Broken(error) = link.drive().await else {
+            break;
+        };
         drop(link);
         match reconnect(&mut access, &identity, &shared, error).await {
             Ok(again) => link = again,
@@ -128,54 +145,6 @@ pub(crate) async fn run(mut link: Link, mut access: Access, identity: Identity) 
     }
     shared.lock().gone = true;
     shared.announce_all();
-}
-
-async fn reconnect(
-    access: &mut Access,
-    identity: &Identity,
-    shared: &Arc<Shared>,
-    broken: AttemptError,
-) -> Result<Link, String> {
-    let began = Instant::now();
-    let mut pause = PAUSES.0;
-    loop {
-        if shared.lock().life != Life::Open {
-            return Err("closed".to_owned());
-        }
-        match Access::read(&access.file, access.url.as_deref()) {
-            Ok(fresh) => *access = fresh,
-            Err(ended @ Error::Ended { .. }) => return Err(ended.to_string()),
-            // A file that is being replaced or was removed says nothing about the gateway.
-            Err(_) => {}
-        }
-        match establish(access, identity, shared).await {
-            Ok(link) => {
-                shared.announce_all();
-                return Ok(link);
-            }
-            Err(error) => {
-                let ended = shared.lock().facts.ended.clone();
-                if let Some(reason) = ended {
-                    return Err(reason);
-                }
-                if began.elapsed() > GIVE_UP && is_hopeless(&error) {
-                    return Err(format!("{broken}; then {error}"));
-                }
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
-            // A new request, or the end: no reason to wait, but none to hurry either.
-            () = shared.wake.notified() => tokio::time::sleep(PAUSES.0).await,
-        }
-    }
-}
-
-fn is_hopeless(error: &Error) -> bool {
-    let Error::Unreachable { attempts, .. } = error else { return false };
-    attempts.iter().all(|attempt| {
-        attempt.error.is_stranger() || (attempt.address.starts_with("unix:") && attempt.error.is_refusal())
-    })
 }
 
 /// One connection while it lasts.
@@ -264,7 +233,9 @@ impl Link {
             return;
         }
         for _ in 0..REFILL {
-            let Some(message) = state.next_submit() else { return };
+            let Some(message) = state.next_submit() else {
+                return;
+            };
             self.transfer = next_transfer(self.transfer);
             self.work.extend(frames(&message, self.transfer));
         }
@@ -318,10 +289,14 @@ impl Link {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, AttemptError>> {
-        let Poll::Ready(result) = poll_binary(&mut self.socket, cx) else { return Poll::Pending };
+        let Poll::Ready(result) = poll_binary(&mut self.socket, cx) else {
+            return Poll::Pending;
+        };
         self.heard = Instant::now();
         self.pinged = false;
-        let Some(bytes) = result? else { return Poll::Ready(Ok(None)) };
+        let Some(bytes) = result? else {
+            return Poll::Ready(Ok(None));
+        };
         Poll::Ready(Ok(match self.assembler.take(bytes)? {
             Incoming::Message(message) => Some(message),
             Incoming::Chunk { .. } => None,
@@ -334,11 +309,22 @@ impl Link {
             if socket.as_mut().poll_ready(cx).map_err(broken)?.is_pending() {
                 return Ok(());
             }
-            let frame = self.control.pop_front().or_else(|| self.work.pop_front()).expect("one lane holds a frame");
-            socket.start_send(WsMessage::Binary(frame.into_bytes())).map_err(broken)?;
+            let frame = self
+                .control
+                .pop_front()
+                .or_else(|| self.work.pop_front())
+                .expect("one lane holds a frame");
+            socket
+                .start_send(WsMessage::Binary(frame.into_bytes()))
+                .map_err(broken)?;
             self.dirty = true;
         }
-        if self.dirty && Pin::new(&mut self.socket).poll_flush(cx).map_err(broken)?.is_ready() {
+        if self.dirty
+            && Pin::new(&mut self.socket)
+                .poll_flush(cx)
+                .map_err(broken)?
+                .is_ready()
+        {
             self.dirty = false;
         }
         Ok(())
@@ -359,7 +345,10 @@ impl Link {
             let mut state = self.shared.lock();
             for (envelope, blobs) in events {
                 let one = state.on_event(envelope, blobs);
-                changed = Changed { any: changed.any | one.any, watched: changed.watched | one.watched };
+                changed = Changed {
+                    any: changed.any | one.any,
+                    watched: changed.watched | one.watched,
+                };
             }
             state.curious()
         };
@@ -376,13 +365,17 @@ impl Link {
         self.ack_due = None;
         if std::mem::take(&mut self.unacked) > 0 {
             let events = self.shared.lock().events_seen;
-            self.control.extend(frames(&Message::bare(&Request::Ack { events }), 0));
+            self.control
+                .extend(frames(&Message::bare(&Request::Ack { events }), 0));
         }
     }
 
     fn next_timer(&self) -> Instant {
         let silence = self.heard + if self.pinged { DEAD_AFTER } else { PING_AFTER };
-        [self.ack_due, self.leave_by].into_iter().flatten().fold(silence, Instant::min)
+        [self.ack_due, self.leave_by]
+            .into_iter()
+            .flatten()
+            .fold(silence, Instant::min)
     }
 
     fn on_timer(&mut self) -> Result<(), AttemptError> {
@@ -397,7 +390,9 @@ impl Link {
             self.pinged = true;
             self.dirty = true;
             // Tungstenite keeps the ping while the socket is full, so being ready does not matter.
-            Pin::new(&mut self.socket).start_send(WsMessage::Ping(Bytes::new())).map_err(broken)?;
+            Pin::new(&mut self.socket)
+                .start_send(WsMessage::Ping(Bytes::new()))
+                .map_err(broken)?;
         }
         Ok(())
     }
@@ -410,7 +405,9 @@ fn next_transfer(transfer: u32) -> u32 {
 
 /// The next binary message; `None` for the WebSocket's own, which tungstenite answers when it is polled.
 fn poll_binary(socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, AttemptError>> {
-    let Poll::Ready(next) = Pin::new(socket).poll_next(cx) else { return Poll::Pending };
+    let Poll::Ready(next) = Pin::new(socket).poll_next(cx) else {
+        return Poll::Pending;
+    };
     Poll::Ready(match next {
         Some(Ok(WsMessage::Binary(bytes))) => Ok(Some(bytes)),
         Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => Ok(None),

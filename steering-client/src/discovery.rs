@@ -51,8 +51,15 @@ impl Which {
 fn by_name(name: &str, url: Option<&str>) -> Result<Access, Error> {
     let path = access::path_of(name);
     if !path.exists() {
-        let others = access::scan(&access::directory()).iter().map(Found::name).collect();
-        return Err(Error::UnknownCluster { name: name.to_owned(), path, others });
+        let others = access::scan(&access::directory())
+            .iter()
+            .map(Found::name)
+            .collect();
+        return Err(Error::UnknownCluster {
+            name: name.to_owned(),
+            path,
+            others,
+        });
     }
     Access::read(&path, url)
 }
@@ -85,7 +92,9 @@ async fn newest(url: Option<&str>) -> Result<Access, Error> {
     match alive.len() {
         0 => Err(none_answers(errors)),
         1 => Ok(alive.remove(0)),
-        _ => Err(Error::Several(alive.into_iter().map(|access| access.cluster).collect())),
+        _ => Err(Error::Several(
+            alive.into_iter().map(|access| access.cluster).collect(),
+        )),
     }
 }
 
@@ -109,13 +118,21 @@ async fn probe(candidates: Vec<Access>) -> Vec<(Access, Result<(), Error>)> {
     }
     let mut answers = probes.join_all().await;
     answers.sort_by_key(|(place, _, _)| *place);
-    answers.into_iter().map(|(_, access, answer)| (access, answer)).collect()
+    answers
+        .into_iter()
+        .map(|(_, access, answer)| (access, answer))
+        .collect()
 }
 
 async fn answers(access: &Access) -> Result<(), Error> {
     let tried = || vec![access.cluster.clone()];
     let opened = tokio::time::timeout(PROBE_LIMIT, transport::open(access)).await;
-    opened.unwrap_or_else(|_| Err(Error::ConnectTimeout { seconds: PROBE_LIMIT.as_secs_f64(), tried: tried() }))?;
+    opened.unwrap_or_else(|_| {
+        Err(Error::ConnectTimeout {
+            seconds: PROBE_LIMIT.as_secs_f64(),
+            tried: tried(),
+        })
+    })?;
     Ok(())
 }
 
@@ -124,7 +141,10 @@ async fn answers(access: &Access) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Thread`] if no runtime can be made.
 pub fn clusters() -> Result<(Vec<Cluster>, Vec<Error>), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)?;
     let mut readable = Vec::new();
     let mut errors = Vec::new();
     for Found { path, record } in access::scan(&access::directory()) {
@@ -133,10 +153,23 @@ pub fn clusters() -> Result<(Vec<Cluster>, Vec<Error>), Error> {
             Err(error) => errors.push(error),
         }
     }
-    let candidates = readable.iter().filter_map(|(path, record)| Access::new(path, record, None).ok()).collect();
+    let candidates = readable
+        .iter()
+        .filter_map(|(path, record)| Access::new(path, record, None).ok())
+        .collect();
     let answers = runtime.block_on(probe(candidates));
-    let alive = |path: &PathBuf| answers.iter().any(|(access, answer)| access.file == *path && answer.is_ok());
-    let clusters =
-        readable.into_iter().map(|(path, record)| Cluster { alive: alive(&path), path, record }).collect();
+    let alive = |path: &PathBuf| {
+        answers
+            .iter()
+            .any(|(access, answer)| access.file == *path && answer.is_ok())
+    };
+    let clusters = readable
+        .into_iter()
+        .map(|(path, record)| Cluster {
+            alive: alive(&path),
+            path,
+            record,
+        })
+        .collect();
     Ok((clusters, errors))
 }

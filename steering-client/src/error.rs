@@ -184,7 +184,9 @@ pub enum AttemptError {
     #[error("no answer")]
     Timeout,
     /// Somebody else's certificate.
-    #[error("another certificate than the connection file's: a stale file, or another program took the address")]
+    #[error(
+        "another certificate than the connection file's: a stale file, or another program took the address"
+    )]
     Fingerprint,
     /// What answers does not speak TLS as a gateway does.
     #[error("no TLS: {0}")]
@@ -207,7 +209,10 @@ impl AttemptError {
     /// Whether somebody else answers at that address, so that trying again is of no use.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
-        matches!(self, Self::Fingerprint | Self::Tls(_) | Self::WebSocket(_) | Self::Handshake(_) | Self::Decode(_))
+        matches!(
+            self,
+            Self::Fingerprint | Self::Tls(_) | Self::WebSocket(_) | Self::Handshake(_) | Self::Decode(_)
+        )
     }
 
     /// Whether nobody listens there.
@@ -223,7 +228,11 @@ fn join<T: fmt::Display>(errors: &[T]) -> String {
 }
 
 fn known(names: &[String]) -> String {
-    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", names.join(", "))
+    }
 }
 
 /// Exit codes of `ipsteer`, part of its interface.

@@ -3,11 +3,12 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`client`] | the handle that programs use |
+//! | [`client`] (with `options`, `question`) | the handle that programs use |
 //! | [`access`] | connection files on this machine |
 //! | [`discovery`] | which of them leads to a cluster that answers |
 //! | `transport` | from an address to a proven WebSocket |
-//! | `connection` | the I/O thread: lanes, acks, reconnection |
+//! | `opening` | how a session begins |
+//! | `connection`, `reconnect` | the I/O thread: lanes, acks, a new connection when one breaks |
 //! | `shared` | the state between that thread and the user's |
 //! | `outgoing`, [`pending`] | instructions on their way out; what came back |
 //! | [`targets`] | how people name sets of engines |
@@ -20,10 +21,14 @@ pub mod client;
 mod connection;
 pub mod discovery;
 pub mod error;
+mod opening;
+mod options;
 mod outgoing;
 pub mod pending;
 #[cfg(feature = "python")]
 mod python;
+mod question;
+mod reconnect;
 mod report;
 mod shared;
 pub mod targets;

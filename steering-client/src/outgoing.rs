@@ -39,7 +39,11 @@ impl Outgoing {
         let before = self.bytes;
         self.last += 1;
         self.bytes += message.len();
-        self.kept.push_back(Kept { counter: self.last, message, before });
+        self.kept.push_back(Kept {
+            counter: self.last,
+            message,
+            before,
+        });
     }
 
     /// The next instruction that may go out now. `unfinished`: all that have no outcome yet, sent or not.
@@ -87,7 +91,10 @@ mod tests {
     use super::*;
 
     fn message(length: usize) -> Message {
-        Message { head: vec![0; length].into(), blobs: Vec::new() }
+        Message {
+            head: vec![0; length].into(),
+            blobs: Vec::new(),
+        }
     }
 
     fn filled(lengths: &[usize], credit: Credit) -> Outgoing {
@@ -104,17 +111,35 @@ mod tests {
 
     #[test]
     fn the_count_of_instructions_limits() {
-        let mut outgoing = filled(&[1, 1, 1], Credit { instructions: 2, bytes: 100 });
+        let mut outgoing = filled(
+            &[1, 1, 1],
+            Credit {
+                instructions: 2,
+                bytes: 100,
+            },
+        );
         assert_eq!(take_all(&mut outgoing), 2);
-        outgoing.grant(Credit { instructions: 3, bytes: 100 });
+        outgoing.grant(Credit {
+            instructions: 3,
+            bytes: 100,
+        });
         assert_eq!(take_all(&mut outgoing), 1);
     }
 
     #[test]
     fn bytes_limit_but_one_alone_may_overdraw() {
-        let mut outgoing = filled(&[60, 60, 160], Credit { instructions: 10, bytes: 100 });
+        let mut outgoing = filled(
+            &[60, 60, 160],
+            Credit {
+                instructions: 10,
+                bytes: 100,
+            },
+        );
         assert_eq!(take_all(&mut outgoing), 1);
-        outgoing.grant(Credit { instructions: 10, bytes: 120 });
+        outgoing.grant(Credit {
+            instructions: 10,
+            bytes: 120,
+        });
         assert_eq!(take_all(&mut outgoing), 1);
         assert!(outgoing.take(2).is_none(), "another one has not finished");
         assert!(outgoing.take(1).is_some(), "it is the only one");
@@ -122,11 +147,25 @@ mod tests {
 
     #[test]
     fn what_was_not_accepted_goes_out_again_and_nothing_else() {
-        let mut outgoing = filled(&[1, 2, 3, 4], Credit { instructions: 10, bytes: 100 });
+        let mut outgoing = filled(
+            &[1, 2, 3, 4],
+            Credit {
+                instructions: 10,
+                bytes: 100,
+            },
+        );
         assert_eq!(take_all(&mut outgoing), 4);
         outgoing.accepted(1);
-        outgoing.reopened(2, Credit { instructions: 10, bytes: 100 });
-        let again: Vec<u64> = std::iter::from_fn(|| outgoing.take(2)).map(|message| message.len()).collect();
+        outgoing.reopened(
+            2,
+            Credit {
+                instructions: 10,
+                bytes: 100,
+            },
+        );
+        let again: Vec<u64> = std::iter::from_fn(|| outgoing.take(2))
+            .map(|message| message.len())
+            .collect();
         assert_eq!(again, [3, 4]);
         outgoing.accepted(4);
         assert!(outgoing.is_empty());
@@ -134,8 +173,17 @@ mod tests {
 
     #[test]
     fn a_late_credit_never_takes_back() {
-        let mut outgoing = filled(&[1, 1], Credit { instructions: 2, bytes: 100 });
-        outgoing.grant(Credit { instructions: 1, bytes: 1 });
+        let mut outgoing = filled(
+            &[1, 1],
+            Credit {
+                instructions: 2,
+                bytes: 100,
+            },
+        );
+        outgoing.grant(Credit {
+            instructions: 1,
+            bytes: 1,
+        });
         assert_eq!(take_all(&mut outgoing), 2);
     }
 }

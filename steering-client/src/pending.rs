@@ -107,14 +107,22 @@ impl Entry {
             (false, true, Some(engine)) => vec![engine],
             (false, true, None) => self.targets.clone(),
             (false, false, _) => {
-                let missing = self.targets.iter().zip(&self.outcomes).filter(|(_, outcome)| outcome.is_none());
+                let missing = self
+                    .targets
+                    .iter()
+                    .zip(&self.outcomes)
+                    .filter(|(_, outcome)| outcome.is_none());
                 missing.map(|(engine, _)| *engine).collect()
             }
         }
     }
 
     fn place(&self, engine: EngineId) -> Option<usize> {
-        if self.one_of { Some(0) } else { self.targets.iter().position(|target| *target == engine) }
+        if self.one_of {
+            Some(0)
+        } else {
+            self.targets.iter().position(|target| *target == engine)
+        }
     }
 
     fn push_text(&mut self, engine: EngineId, name: OutputName, text: String) {
@@ -131,7 +139,12 @@ impl Entry {
             last.text.push_str(&text);
             return;
         }
-        self.push_output(Output { engine, kind, text, time: now() });
+        self.push_output(Output {
+            engine,
+            kind,
+            text,
+            time: now(),
+        });
     }
 
     fn push_output(&mut self, output: Output) {
@@ -197,12 +210,16 @@ impl Pending {
 
     /// The entry.
     pub(crate) fn get(&self, counter: u64) -> Result<&Entry, Error> {
-        self.entries.get(&counter).ok_or(Error::UnknownInstruction(counter))
+        self.entries
+            .get(&counter)
+            .ok_or(Error::UnknownInstruction(counter))
     }
 
     /// The entry, to change.
     pub(crate) fn get_mut(&mut self, counter: u64) -> Result<&mut Entry, Error> {
-        self.entries.get_mut(&counter).ok_or(Error::UnknownInstruction(counter))
+        self.entries
+            .get_mut(&counter)
+            .ok_or(Error::UnknownInstruction(counter))
     }
 
     /// An engine began it.
@@ -222,22 +239,43 @@ impl Pending {
         omitted: u64,
         bytes: &[u8],
     ) -> Changed {
-        let Some(entry) = self.entries.get_mut(&counter) else { return Changed::default() };
+        let Some(entry) = self.entries.get_mut(&counter) else {
+            return Changed::default();
+        };
         if omitted > 0 {
             let mark = format!("\n[{omitted} bytes of {} left out]\n", name.as_str());
             entry.push_text(engine, name, mark);
         }
         let text = entry.streams.entry((engine, name)).or_default().take(bytes);
         entry.push_text(engine, name, text);
-        Changed { any: true, watched: false }
+        Changed {
+            any: true,
+            watched: false,
+        }
     }
 
     /// A display message.
-    pub(crate) fn on_display(&mut self, counter: u64, engine: EngineId, msg_type: String, json: &[u8]) -> Changed {
-        let Some(entry) = self.entries.get_mut(&counter) else { return Changed::default() };
+    pub(crate) fn on_display(
+        &mut self,
+        counter: u64,
+        engine: EngineId,
+        msg_type: String,
+        json: &[u8],
+    ) -> Changed {
+        let Some(entry) = self.entries.get_mut(&counter) else {
+            return Changed::default();
+        };
         let text = String::from_utf8_lossy(json).into_owned();
-        entry.push_output(Output { engine, kind: OutputKind::Display(msg_type), text, time: now() });
-        Changed { any: true, watched: false }
+        entry.push_output(Output {
+            engine,
+            kind: OutputKind::Display(msg_type),
+            text,
+            time: now(),
+        });
+        Changed {
+            any: true,
+            watched: false,
+        }
     }
 
     /// An outcome. A second one for the same target is dropped.
@@ -249,24 +287,40 @@ impl Pending {
         timing: Timing,
         blobs: &[Bytes],
     ) -> Changed {
-        let Some(entry) = self.entries.get_mut(&counter) else { return Changed::default() };
-        let Some(place) = entry.place(engine) else { return Changed::default() };
+        let Some(entry) = self.entries.get_mut(&counter) else {
+            return Changed::default();
+        };
+        let Some(place) = entry.place(engine) else {
+            return Changed::default();
+        };
         if entry.outcomes[place].is_some() {
             return Changed::default();
         }
         entry.flush_streams(engine);
         entry.failed |= !outcome.is_done();
         let blobs = blobs.iter().map(own).collect();
-        entry.outcomes[place] = Some(Arc::new(Arrived { engine, outcome, timing, blobs, received: now() }));
+        entry.outcomes[place] = Some(Arc::new(Arrived {
+            engine,
+            outcome,
+            timing,
+            blobs,
+            received: now(),
+        }));
         entry.left -= 1;
         entry.changes += 1;
         if !entry.finished() {
-            return Changed { any: true, watched: false };
+            return Changed {
+                any: true,
+                watched: false,
+            };
         }
         entry.changes += 1;
         self.open -= 1;
         self.fresh.push_back(counter);
-        Changed { any: true, watched: entry.watched }
+        Changed {
+            any: true,
+            watched: entry.watched,
+        }
     }
 
     /// Ends an instruction on all targets that have not ended it, each with the outcome that `of` gives it.
@@ -275,7 +329,10 @@ impl Pending {
         let mut changed = Changed::default();
         for engine in open {
             let one = self.on_outcome(counter, engine, of(engine), Timing::default(), &[]);
-            changed = Changed { any: true, watched: changed.watched | one.watched };
+            changed = Changed {
+                any: true,
+                watched: changed.watched | one.watched,
+            };
         }
         changed
     }
@@ -295,10 +352,15 @@ impl Pending {
 
     /// Drops finished instructions; none if one of them has not finished.
     pub(crate) fn forget(&mut self, counters: &[u64]) -> Result<(), Error> {
-        if let Some(open) = counters.iter().find(|counter| self.entries.get(counter).is_some_and(|e| e.left > 0)) {
+        if let Some(open) = counters
+            .iter()
+            .find(|counter| self.entries.get(counter).is_some_and(|e| e.left > 0))
+        {
             return Err(Error::Unfinished(*open));
         }
-        counters.iter().for_each(|counter| drop(self.entries.remove(counter)));
+        counters
+            .iter()
+            .for_each(|counter| drop(self.entries.remove(counter)));
         // Nobody may ever ask what finished: the list stays in proportion to what is kept anyway.
         if self.fresh.len() > 1024 + 2 * self.entries.len() {
             self.fresh.retain(|counter| self.entries.contains_key(counter));
@@ -308,10 +370,16 @@ impl Pending {
 }
 
 fn own(blob: &Bytes) -> Bytes {
-    if blob.len() <= SMALL_BLOB { Bytes::copy_from_slice(blob) } else { blob.clone() }
+    if blob.len() <= SMALL_BLOB {
+        Bytes::copy_from_slice(blob)
+    } else {
+        blob.clone()
+    }
 }
 
 /// Unix time in seconds.
 pub(crate) fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }

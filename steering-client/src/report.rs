@@ -24,9 +24,12 @@ pub(crate) fn exception(arrived: &Arrived) -> Option<RemoteException> {
         Outcome::Done(_) => None,
         Outcome::Raised(exception) | Outcome::Interrupted(exception) => Some((**exception).clone()),
         Outcome::Aborted { reason } => Some(RemoteException::of_runtime("TaskAborted", reason, rank, "")),
-        Outcome::Lost(cause) => {
-            Some(RemoteException::of_runtime("EngineError", cause.to_string(), rank, &cause.host))
-        }
+        Outcome::Lost(cause) => Some(RemoteException::of_runtime(
+            "EngineError",
+            cause.to_string(),
+            rank,
+            &cause.host,
+        )),
     }
 }
 
@@ -50,7 +53,12 @@ fn strip(value: &mut Value, exception: &RemoteException) {
         strip_argument(value.pointer_mut(&format!("/args/{place}")), argument);
     }
     for (name, argument) in &exception.attributes {
-        strip_argument(value.get_mut("attributes").and_then(|attributes| attributes.get_mut(name)), argument);
+        strip_argument(
+            value
+                .get_mut("attributes")
+                .and_then(|attributes| attributes.get_mut(name)),
+            argument,
+        );
     }
     for (key, linked) in [("cause", &exception.cause), ("context", &exception.context)] {
         if let (Some(value), Some(linked)) = (value.get_mut(key), linked) {

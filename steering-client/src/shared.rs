@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipengine_protocol::event::EventEnvelope;
+use ipengine_protocol::outcome::LossKind;
 use ipengine_protocol::{
     Answer, ClientId, EngineInfo, Event, InstructionId, LossCause, Message, Outcome, Request, Submit, Welcome,
 };
-use ipengine_protocol::outcome::LossKind;
 use tokio::sync::Notify;
 
 use crate::Error;
@@ -111,12 +111,21 @@ impl Shared {
             gone: false,
             curious: 0,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), wake: Notify::new(), owner: std::process::id() }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            wake: Notify::new(),
+            owner: std::process::id(),
+        }
     }
 
     /// Whether this process is the one that connected.
     pub(crate) fn check_owner(&self) -> Result<(), Error> {
-        if std::process::id() == self.owner { Ok(()) } else { Err(Error::Forked { owner: self.owner }) }
+        if std::process::id() == self.owner {
+            Ok(())
+        } else {
+            Err(Error::Forked { owner: self.owner })
+        }
     }
 
     /// Locks. A panic of another thread leaves no half-done state: every change is one call.
@@ -138,7 +147,9 @@ impl Shared {
 
     /// Sleeps until the I/O thread has ended; `false` when it takes longer.
     pub(crate) fn wait_gone(&self, limit: Duration) -> bool {
-        let waiting = self.changed.wait_timeout_while(self.lock(), limit, |state| !state.gone);
+        let waiting = self
+            .changed
+            .wait_timeout_while(self.lock(), limit, |state| !state.gone);
         waiting.unwrap_or_else(PoisonError::into_inner).0.gone
     }
 
@@ -164,7 +175,11 @@ impl Shared {
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 Some(Duration::ZERO) => break Ok(None),
                 Some(rest) => {
-                    state = self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+                    state = self
+                        .changed
+                        .wait_timeout(state, rest)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                 }
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
@@ -189,7 +204,10 @@ impl State {
         match &self.life {
             Life::Open => Ok(()),
             Life::Closed => Err(Error::Closed),
-            Life::Lost(reason) => Err(Error::Lost { cluster: self.facts.cluster.clone(), reason: reason.clone() }),
+            Life::Lost(reason) => Err(Error::Lost {
+                cluster: self.facts.cluster.clone(),
+                reason: reason.clone(),
+            }),
         }
     }
 
@@ -197,7 +215,8 @@ impl State {
     pub(crate) fn submit(&mut self, mut submit: Submit, one_of: bool, blobs: Vec<Bytes>) -> u64 {
         let counter = self.outgoing.next_counter();
         submit.counter = counter;
-        self.pending.register(counter, submit.targets.engines().to_vec(), one_of);
+        self.pending
+            .register(counter, submit.targets.engines().to_vec(), one_of);
         self.outgoing.push(Message::new(&Request::Submit(submit), blobs));
         counter
     }
@@ -212,7 +231,13 @@ impl State {
         self.next_request += 1;
         let message = Message::bare(&request(self.next_request));
         self.control.push_back(message.clone());
-        self.asked.insert(self.next_request, Asked { message, answer: None });
+        self.asked.insert(
+            self.next_request,
+            Asked {
+                message,
+                answer: None,
+            },
+        );
         self.next_request
     }
 
@@ -224,7 +249,11 @@ impl State {
     /// A connection begins. Queued control messages are those of the old one: what is unanswered goes out again.
     pub(crate) fn on_welcome(&mut self, welcome: Welcome, address: String) {
         self.outgoing.reopened(welcome.accepted, welcome.credit);
-        let mut open: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.answer.is_none()).collect();
+        let mut open: Vec<_> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.answer.is_none())
+            .collect();
         open.sort_by_key(|(number, _)| **number);
         self.control = open.into_iter().map(|(_, asked)| asked.message.clone()).collect();
         self.facts = Facts {
@@ -247,10 +276,19 @@ impl State {
         }
         match envelope.event {
             Event::Started { counter, engine } => self.pending.on_started(counter, engine),
-            Event::Finished { counter, engine, outcome, timing } => {
-                self.pending.on_outcome(counter, engine, outcome, timing, &blobs)
-            }
-            Event::Stream { id, engine, name, omitted, .. } => {
+            Event::Finished {
+                counter,
+                engine,
+                outcome,
+                timing,
+            } => self.pending.on_outcome(counter, engine, outcome, timing, &blobs),
+            Event::Stream {
+                id,
+                engine,
+                name,
+                omitted,
+                ..
+            } => {
                 let bytes = blobs.first().map_or(&[][..], |blob| blob);
                 match self.own(id) {
                     Some(counter) => self.pending.on_stream(counter, engine, name, omitted, bytes),
@@ -274,7 +312,10 @@ impl State {
     }
 
     fn on_news(&mut self, event: Event, blobs: Vec<Bytes>) -> Changed {
-        let news = Changed { any: true, watched: true };
+        let news = Changed {
+            any: true,
+            watched: true,
+        };
         match event {
             Event::Accepted { up_to } => {
                 self.outgoing.accepted(up_to);
@@ -286,7 +327,9 @@ impl State {
             }
             Event::Rejected { counter, reason } => {
                 self.outgoing.accepted(counter);
-                self.pending.end(counter, |_| Outcome::Aborted { reason: reason.clone() })
+                self.pending.end(counter, |_| Outcome::Aborted {
+                    reason: reason.clone(),
+                })
             }
             Event::Answer { request, answer } => {
                 if let Some(asked) = self.asked.get_mut(&request) {
@@ -314,7 +357,10 @@ impl State {
             self.strays.pop_front();
         }
         self.strays.push_back(output);
-        Changed { any: true, watched: false }
+        Changed {
+            any: true,
+            watched: false,
+        }
     }
 
     fn own(&self, id: Option<InstructionId>) -> Option<u64> {
@@ -357,3 +403,7 @@ impl State {
     }
 }
 
+/// The end of a wait; `None`: there is none, or it is beyond what the clock can say.
+pub(crate) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+}

@@ -18,7 +18,11 @@ pub fn parse(text: &str, size: u32) -> Result<Vec<EngineId>, Error> {
             engines.push(engine);
         }
     }
-    if engines.is_empty() { Err(Error::NoTargets) } else { Ok(engines) }
+    if engines.is_empty() {
+        Err(Error::NoTargets)
+    } else {
+        Ok(engines)
+    }
 }
 
 fn parse_part(part: &str, size: u32) -> Option<Result<Vec<EngineId>, Error>> {
@@ -39,11 +43,19 @@ fn parse_part(part: &str, size: u32) -> Option<Result<Vec<EngineId>, Error>> {
 }
 
 fn optional(field: &str) -> Option<Option<i64>> {
-    if field.is_empty() { Some(None) } else { field.trim().parse().ok().map(Some) }
+    if field.is_empty() {
+        Some(None)
+    } else {
+        field.trim().parse().ok().map(Some)
+    }
 }
 
 fn single(engine: i64, size: u32) -> Result<EngineId, Error> {
-    let place = if engine < 0 { engine.saturating_add(i64::from(size)) } else { engine };
+    let place = if engine < 0 {
+        engine.saturating_add(i64::from(size))
+    } else {
+        engine
+    };
     match u32::try_from(place) {
         Ok(place) if place < size => Ok(EngineId(place)),
         _ => Err(Error::UnknownEngine { engine, size }),
@@ -55,10 +67,18 @@ fn slice(start: Option<i64>, stop: Option<i64>, step: i64, size: u32) -> Vec<Eng
     let size = i64::from(size);
     let (lowest, highest) = if step > 0 { (0, size) } else { (-1, size - 1) };
     let bound = |value: i64| {
-        let value = if value < 0 { value.saturating_add(size) } else { value };
+        let value = if value < 0 {
+            value.saturating_add(size)
+        } else {
+            value
+        };
         value.clamp(lowest, highest)
     };
-    let (first, last) = if step > 0 { (lowest, highest) } else { (highest, lowest) };
+    let (first, last) = if step > 0 {
+        (lowest, highest)
+    } else {
+        (highest, lowest)
+    };
     let mut at = start.map_or(first, bound);
     let stop = stop.map_or(last, bound);
     let mut engines = Vec::new();

@@ -29,7 +29,10 @@ impl Utf8Pieces {
 
 /// How many bytes at the end begin a character that may still be completed.
 fn unfinished(bytes: &[u8]) -> usize {
-    let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let last = bytes
+        .utf8_chunks()
+        .last()
+        .map_or(&[][..], |chunk| chunk.invalid());
     match std::str::from_utf8(last) {
         Err(error) if error.error_len().is_none() && bytes.ends_with(last) => last.len(),
         _ => 0,
@@ -51,7 +54,11 @@ mod tests {
     fn a_character_cut_anywhere_comes_whole() {
         let text = "aé€𝄞z".as_bytes();
         for cut in 0..=text.len() {
-            assert_eq!(read(&[&text[..cut], &text[cut..]]).concat(), "aé€𝄞z", "cut at {cut}");
+            assert_eq!(
+                read(&[&text[..cut], &text[cut..]]).concat(),
+                "aé€𝄞z",
+                "cut at {cut}"
+            );
         }
         let bytes: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(read(&bytes).concat(), "aé€𝄞z");

@@ -60,15 +60,26 @@ pub(crate) async fn open(access: &Access) -> Result<(Socket, Address), Error> {
     let mut failed = Vec::new();
     while let Some(joined) = tries.join_next().await {
         // Tasks are neither cancelled nor do they panic while the set lives.
-        let Ok((place, address, result)) = joined else { continue };
+        let Ok((place, address, result)) = joined else {
+            continue;
+        };
         match result {
             Ok(socket) => return Ok((socket, address)),
-            Err(error) => failed.push((place, Attempt { address: address.to_string(), error })),
+            Err(error) => failed.push((
+                place,
+                Attempt {
+                    address: address.to_string(),
+                    error,
+                },
+            )),
         }
     }
     failed.sort_by_key(|(place, _)| *place);
     let attempts = failed.into_iter().map(|(_, attempt)| attempt).collect();
-    Err(Error::Unreachable { cluster: access.cluster.clone(), attempts })
+    Err(Error::Unreachable {
+        cluster: access.cluster.clone(),
+        attempts,
+    })
 }
 
 async fn reach(address: &Address, token: Secret, pin: [u8; 32]) -> Result<Socket, AttemptError> {
@@ -99,7 +110,10 @@ async fn tls(host: &str, port: u16, pin: [u8; 32]) -> Result<(Stream, Vec<u8>), 
 
 fn config(pin: [u8; 32]) -> Result<ClientConfig, AttemptError> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Pinned { pin, provider: provider.clone() });
+    let verifier = Arc::new(Pinned {
+        pin,
+        provider: provider.clone(),
+    });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(AttemptError::Tls)?
@@ -110,8 +124,13 @@ fn config(pin: [u8; 32]) -> Result<ClientConfig, AttemptError> {
 }
 
 fn tls_error(error: io::Error) -> AttemptError {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) if other.0.is::<WrongPin>() => {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.0.is::<WrongPin>() =>
+        {
             AttemptError::Fingerprint
         }
         Some(inner) => AttemptError::Tls(inner.clone()),
@@ -120,7 +139,9 @@ fn tls_error(error: io::Error) -> AttemptError {
 }
 
 async fn upgrade(stream: Stream) -> Result<Socket, AttemptError> {
-    let limits = WebSocketConfig::default().max_message_size(Some(MAX_FRAME_LEN)).max_frame_size(Some(MAX_FRAME_LEN));
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MAX_FRAME_LEN))
+        .max_frame_size(Some(MAX_FRAME_LEN));
     let (socket, _) = tokio_tungstenite::client_async_with_config("ws://gateway/", stream, Some(limits))
         .await
         .map_err(websocket_error)?;
@@ -145,7 +166,10 @@ async fn prove(socket: &mut Socket, token: Secret, binding: &[u8]) -> Result<(),
 }
 
 async fn send(socket: &mut Socket, bytes: Vec<u8>) -> Result<(), AttemptError> {
-    socket.send(Message::Binary(bytes.into())).await.map_err(websocket_error)
+    socket
+        .send(Message::Binary(bytes.into()))
+        .await
+        .map_err(websocket_error)
 }
 
 async fn receive(socket: &mut Socket) -> Result<Bytes, AttemptError> {
@@ -198,7 +222,12 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -207,11 +236,18 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 

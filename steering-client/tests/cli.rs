@@ -10,8 +10,8 @@ use gateway::{FakeGateway, generous};
 use ipengine_protocol::event::InterruptReport;
 use ipengine_protocol::outcome::LossKind;
 use ipengine_protocol::{
-    Answer, ClientId, EngineId, Event, InstructionId, InterruptState, InterruptTarget, LossCause, Outcome, OutputName,
-    PullFormat, RemoteException, Request, Submit, Targets, Timing, ValueHead, ValueKind, Work,
+    Answer, ClientId, EngineId, Event, InstructionId, InterruptState, InterruptTarget, LossCause, Outcome,
+    OutputName, PullFormat, RemoteException, Request, Submit, Targets, Timing, ValueHead, ValueKind, Work,
 };
 
 /// A started `ipsteer` whose output is read at the end.
@@ -55,7 +55,12 @@ impl Program {
 impl Finished {
     #[track_caller]
     fn expect(&self, code: i32, stdout: &str) {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(code), stdout), "stderr: {}", self.stderr);
+        assert_eq!(
+            (self.code, self.stdout.as_str()),
+            (Some(code), stdout),
+            "stderr: {}",
+            self.stderr
+        );
     }
 }
 
@@ -72,7 +77,12 @@ fn accept(gateway: &mut FakeGateway) -> ClientId {
 fn take_submit(gateway: &mut FakeGateway) -> (Submit, Vec<Bytes>) {
     match gateway.request() {
         (Request::Submit(submit), blobs) => {
-            gateway.say(Event::Accepted { up_to: submit.counter }, Vec::new());
+            gateway.say(
+                Event::Accepted {
+                    up_to: submit.counter,
+                },
+                Vec::new(),
+            );
             (submit, blobs)
         }
         other => panic!("expected Submit, heard {other:?}"),
@@ -80,8 +90,19 @@ fn take_submit(gateway: &mut FakeGateway) -> (Submit, Vec<Bytes>) {
 }
 
 fn finish(gateway: &mut FakeGateway, counter: u64, rank: u32, outcome: Outcome, blobs: Vec<Bytes>) {
-    let timing = Timing { started: 1, completed: 2 };
-    gateway.say(Event::Finished { counter, engine: EngineId(rank), outcome, timing }, blobs);
+    let timing = Timing {
+        started: 1,
+        completed: 2,
+    };
+    gateway.say(
+        Event::Finished {
+            counter,
+            engine: EngineId(rank),
+            outcome,
+            timing,
+        },
+        blobs,
+    );
 }
 
 fn value(kind: ValueKind) -> Outcome {
@@ -106,9 +127,18 @@ fn exec_shows_output_and_results_with_their_origin() {
     let (submit, _) = take_submit(&mut gateway);
     assert_eq!(submit.targets, Targets::All(vec![EngineId(0), EngineId(2)]));
     assert!(matches!(&submit.work, Work::Execute { code, silent: false, .. } if code == "1 + 1"));
-    for (piece, name) in [("a\nb", OutputName::Stdout), ("c\n", OutputName::Stdout), ("e\n", OutputName::Stderr)] {
+    for (piece, name) in [
+        ("a\nb", OutputName::Stdout),
+        ("c\n", OutputName::Stdout),
+        ("e\n", OutputName::Stderr),
+    ] {
         let id = Some(InstructionId { client, counter: 1 });
-        let stream = Event::Stream { id, engine: EngineId(2), name, omitted: 0 };
+        let stream = Event::Stream {
+            id,
+            engine: EngineId(2),
+            name,
+            omitted: 0,
+        };
         gateway.say(stream, vec![Bytes::from_static(piece.as_bytes())]);
     }
     finish(&mut gateway, 1, 0, value(ValueKind::ExecuteReply), reply("2"));
@@ -127,7 +157,9 @@ fn equal_errors_are_told_once_and_the_first_at_once() {
     finish(&mut gateway, 1, 1, raised(1, "bad"), Vec::new());
     let mut stderr = BufReader::new(program.child.stderr.take().expect("a pipe"));
     let mut first = String::new();
-    stderr.read_line(&mut first).expect("a line while others still run");
+    stderr
+        .read_line(&mut first)
+        .expect("a line while others still run");
     assert_eq!(first, "rank 1: ValueError: bad (still running: 0, 2, 3)\n");
     for rank in [0, 2] {
         finish(&mut gateway, 1, rank, raised(rank, "bad"), Vec::new());
@@ -137,7 +169,10 @@ fn equal_errors_are_told_once_and_the_first_at_once() {
     stderr.read_to_string(&mut rest).expect("the rest");
     program.finish().expect(1, "");
     assert_eq!(rest.matches("Traceback").count(), 2, "{rest}");
-    assert!(rest.contains("ranks 0-2: ValueError: bad\n") && rest.contains("rank 3: ValueError: worse\n"), "{rest}");
+    assert!(
+        rest.contains("ranks 0-2: ValueError: bad\n") && rest.contains("rank 3: ValueError: worse\n"),
+        "{rest}"
+    );
 }
 
 #[test]
@@ -146,7 +181,12 @@ fn a_lost_engine_and_a_passed_limit_have_exit_codes_of_their_own() {
     let program = Program::start(&gateway, &["exec", "-t", "0", "x"]);
     accept(&mut gateway);
     take_submit(&mut gateway);
-    let cause = LossCause { engine: 0, host: "h".into(), kind: LossKind::Signal(11), detail: String::new() };
+    let cause = LossCause {
+        engine: 0,
+        host: "h".into(),
+        kind: LossKind::Signal(11),
+        detail: String::new(),
+    };
     finish(&mut gateway, 1, 0, Outcome::Lost(cause), Vec::new());
     let finished = program.finish();
     finished.expect(4, "");
@@ -157,7 +197,11 @@ fn a_lost_engine_and_a_passed_limit_have_exit_codes_of_their_own() {
     take_submit(&mut gateway);
     let finished = program.finish();
     finished.expect(5, "");
-    assert!(finished.stderr.contains("still running on ranks 0-3"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("still running on ranks 0-3"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
@@ -168,17 +212,39 @@ fn ctrl_c_interrupts_the_instruction_and_tells_each_rank() {
     take_submit(&mut gateway);
     let pid = nix::unistd::Pid::from_raw(program.child.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it runs");
-    let (Request::Interrupt { request, target }, _) = gateway.request() else { panic!("expected an interrupt") };
+    let (Request::Interrupt { request, target }, _) = gateway.request() else {
+        panic!("expected an interrupt")
+    };
     assert_eq!(target, InterruptTarget::Counters(vec![1]));
-    let report = |rank, state| InterruptReport { engine: EngineId(rank), state, detail: String::new() };
-    let reports = vec![report(0, InterruptState::Interrupted), report(1, InterruptState::Done)];
-    gateway.say_unnumbered(Event::Answer { request, answer: Answer::Interrupt(reports) });
+    let report = |rank, state| InterruptReport {
+        engine: EngineId(rank),
+        state,
+        detail: String::new(),
+    };
+    let reports = vec![
+        report(0, InterruptState::Interrupted),
+        report(1, InterruptState::Done),
+    ];
+    gateway.say_unnumbered(Event::Answer {
+        request,
+        answer: Answer::Interrupt(reports),
+    });
     let exception = RemoteException::of_runtime("KeyboardInterrupt", "", 0, "h");
-    finish(&mut gateway, 1, 0, Outcome::Interrupted(Box::new(exception)), Vec::new());
+    finish(
+        &mut gateway,
+        1,
+        0,
+        Outcome::Interrupted(Box::new(exception)),
+        Vec::new(),
+    );
     finish(&mut gateway, 1, 1, value(ValueKind::ExecuteReply), reply("1"));
     let finished = program.finish();
     finished.expect(130, "[Out:1] 1\n");
-    for line in ["rank 0: interrupted\n", "rank 1: done\n", "rank 0: KeyboardInterrupt\n"] {
+    for line in [
+        "rank 0: interrupted\n",
+        "rank 1: done\n",
+        "rank 0: KeyboardInterrupt\n",
+    ] {
         assert!(finished.stderr.contains(line), "{line}: {}", finished.stderr);
     }
 }
@@ -191,7 +257,15 @@ fn push_sends_values_and_pull_prints_and_saves_them() {
     let (submit, blobs) = take_submit(&mut gateway);
     assert!(matches!(&submit.work, Work::Push { names, .. } if names == &["x", "y"]));
     assert_eq!(blobs, [Bytes::from_static(b"1"), Bytes::from_static(b"[2]")]);
-    (0..4).for_each(|rank| finish(&mut gateway, 1, rank, Outcome::Done(ValueHead::null()), Vec::new()));
+    (0..4).for_each(|rank| {
+        finish(
+            &mut gateway,
+            1,
+            rank,
+            Outcome::Done(ValueHead::null()),
+            Vec::new(),
+        )
+    });
     program.finish().expect(0, "");
 
     let file = gateway.dir.path().join("x.npy");
@@ -199,17 +273,39 @@ fn push_sends_values_and_pull_prints_and_saves_them() {
     let program = Program::start(&gateway, &["pull", "x", "-t", "0,1", "-o", path]);
     accept(&mut gateway);
     let (submit, _) = take_submit(&mut gateway);
-    assert!(matches!(&submit.work, Work::Pull { format: PullFormat::Npy, single: true, .. }));
+    assert!(matches!(
+        &submit.work,
+        Work::Pull {
+            format: PullFormat::Npy,
+            single: true,
+            ..
+        }
+    ));
     for rank in [0, 1] {
-        finish(&mut gateway, 1, rank, value(ValueKind::Npy), vec![Bytes::from(vec![rank as u8; 3])]);
+        finish(
+            &mut gateway,
+            1,
+            rank,
+            value(ValueKind::Npy),
+            vec![Bytes::from(vec![rank as u8; 3])],
+        );
     }
     program.finish().expect(0, "");
-    assert_eq!(std::fs::read(gateway.dir.path().join("x.1.npy")).expect("saved"), [1, 1, 1]);
+    assert_eq!(
+        std::fs::read(gateway.dir.path().join("x.1.npy")).expect("saved"),
+        [1, 1, 1]
+    );
 
     let program = Program::start(&gateway, &["--json", "pull", "x", "-t", "-1"]);
     accept(&mut gateway);
     take_submit(&mut gateway);
-    finish(&mut gateway, 1, 3, value(ValueKind::Json), vec![Bytes::from_static(b"[1.5]")]);
+    finish(
+        &mut gateway,
+        1,
+        3,
+        value(ValueKind::Json),
+        vec![Bytes::from_static(b"[1.5]")],
+    );
     program.finish().expect(0, "{\"3\":[1.5]}\n");
 }
 
@@ -218,11 +314,19 @@ fn the_prompt_sends_whole_cells_and_changes_its_targets() {
     let mut gateway = FakeGateway::unix();
     let mut program = Program::start(&gateway, &["repl"]);
     let input = "%targets 1\nfor i in range(2):\n    i\n\n%targets\n";
-    program.child.stdin.as_mut().expect("a pipe").write_all(input.as_bytes()).expect("written");
+    program
+        .child
+        .stdin
+        .as_mut()
+        .expect("a pipe")
+        .write_all(input.as_bytes())
+        .expect("written");
     accept(&mut gateway);
     let (submit, _) = take_submit(&mut gateway);
     assert_eq!(submit.targets, Targets::All(vec![EngineId(1)]));
-    assert!(matches!(&submit.work, Work::Execute { code, .. } if code.trim_end() == "for i in range(2):\n    i"));
+    assert!(
+        matches!(&submit.work, Work::Execute { code, .. } if code.trim_end() == "for i in range(2):\n    i")
+    );
     finish(&mut gateway, 1, 1, value(ValueKind::ExecuteReply), reply("7"));
     program.finish().expect(0, "[Out:1] 7\n1: 1\n");
 }
@@ -237,7 +341,10 @@ fn json_is_one_object_per_line() {
     let finished = program.finish();
     assert_eq!(finished.code, Some(1));
     let object: serde_json::Value = serde_json::from_str(&finished.stdout).expect("one JSON object");
-    assert_eq!((&object["type"], &object["status"]), (&"outcome".into(), &"error".into()));
+    assert_eq!(
+        (&object["type"], &object["status"]),
+        (&"outcome".into(), &"error".into())
+    );
     assert_eq!(object["error"]["message"], "bad");
 }
 
@@ -262,14 +369,26 @@ fn wrong_usage_and_missing_clusters_have_exit_codes_of_their_own() {
             .env("IPSTEER_DIR", empty.path())
             .output()
             .expect("ipsteer runs");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
-    for args in [&["exec"][..], &["nonsense"], &["push", "x"], &["run", "no-such-file.py"], &["--timeout", "x", "list"]] {
+    for args in [
+        &["exec"][..],
+        &["nonsense"],
+        &["push", "x"],
+        &["run", "no-such-file.py"],
+        &["--timeout", "x", "list"],
+    ] {
         assert_eq!(run(args).0, Some(2), "{args:?}");
     }
     let (code, text) = run(&["status"]);
     assert_eq!(code, Some(3));
-    assert!(text.contains("no cluster") && text.contains("ipsteer start"), "{text}");
+    assert!(
+        text.contains("no cluster") && text.contains("ipsteer start"),
+        "{text}"
+    );
     assert_eq!(run(&["--cluster", "none", "status"]).0, Some(3));
     assert_eq!(run(&["list"]).0, Some(0));
 }
@@ -282,12 +401,22 @@ fn several_clusters_alive_ask_for_a_name() {
     let program = Program::start(&gateway, &["status"]);
     let finished = program.finish();
     finished.expect(3, "");
-    assert!(finished.stderr.contains("several clusters are alive"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("several clusters are alive"),
+        "{}",
+        finished.stderr
+    );
     let program = Program::start(&gateway, &["list", "--json"]);
     let finished = program.finish();
     let list: serde_json::Value = serde_json::from_str(&finished.stdout).expect("JSON");
     assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
-    assert!(list.as_array().expect("a list").iter().all(|cluster| cluster["state"] == "alive"), "{list}");
+    assert!(
+        list.as_array()
+            .expect("a list")
+            .iter()
+            .all(|cluster| cluster["state"] == "alive"),
+        "{list}"
+    );
 }
 
 #[test]
@@ -295,13 +424,28 @@ fn a_failing_start_shows_the_end_of_the_log() {
     let gateway = FakeGateway::unix();
     let script = gateway.dir.path().join("engine");
     std::fs::write(&script, "#!/bin/sh\necho \"no interpreter found\" >&2\nexit 7\n").expect("written");
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("permissions");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .expect("permissions");
     let engine = script.to_str().expect("text");
-    let args = ["start", "-n", "2", "--cluster", "new", "--ipengine", engine, "--mpiexec", "true"];
+    let args = [
+        "start",
+        "-n",
+        "2",
+        "--cluster",
+        "new",
+        "--ipengine",
+        engine,
+        "--mpiexec",
+        "true",
+    ];
     let finished = Program::start(&gateway, &args).finish();
     finished.expect(3, "");
     assert!(finished.stderr.contains("exit status: 7"), "{}", finished.stderr);
-    assert!(finished.stderr.contains("no interpreter found"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("no interpreter found"),
+        "{}",
+        finished.stderr
+    );
     let args = ["start", "-n", "2", "--cluster", "fake", "--ipengine", engine];
     let mut gateway = gateway;
     let program = Program::start(&gateway, &args);

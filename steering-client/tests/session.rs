@@ -8,8 +8,9 @@ use bytes::Bytes;
 use gateway::{FakeGateway, Heard, LIMIT, finish, generous};
 use ipengine_protocol::outcome::LossKind;
 use ipengine_protocol::{
-    Answer, ClientId, Credit, EngineId, Event, InstructionId, InterruptState, InterruptTarget, LossCause, Outcome,
-    OutputName, Request, Targets, Timing, ValueHead, ValueKind, Work, access::Ended, event::InterruptReport,
+    Answer, ClientId, Credit, EngineId, Event, InstructionId, InterruptState, InterruptTarget, LossCause,
+    Outcome, OutputName, Request, Targets, Timing, ValueHead, ValueKind, Work, access::Ended,
+    event::InterruptReport,
 };
 use ipsteer::{Client, Error, Instruction};
 
@@ -18,7 +19,13 @@ fn engines(ranks: &[u32]) -> Vec<EngineId> {
 }
 
 fn instruction(ranks: &[u32]) -> Instruction {
-    Instruction { targets: Targets::All(engines(ranks)), work: Work::Clear, blobs: Vec::new(), each: None, label: None }
+    Instruction {
+        targets: Targets::All(engines(ranks)),
+        work: Work::Clear,
+        blobs: Vec::new(),
+        each: None,
+        label: None,
+    }
 }
 
 fn submit(client: &Client, ranks: &[u32]) -> u64 {
@@ -26,7 +33,15 @@ fn submit(client: &Client, ranks: &[u32]) -> u64 {
 }
 
 fn finished(counter: u64, rank: u32, outcome: Outcome) -> Event {
-    Event::Finished { counter, engine: EngineId(rank), outcome, timing: Timing { started: 1, completed: 2 } }
+    Event::Finished {
+        counter,
+        engine: EngineId(rank),
+        outcome,
+        timing: Timing {
+            started: 1,
+            completed: 2,
+        },
+    }
 }
 
 fn done(counter: u64, rank: u32) -> Event {
@@ -34,11 +49,16 @@ fn done(counter: u64, rank: u32) -> Event {
 }
 
 fn wait(client: &Client, counters: &[u64]) {
-    assert!(client.wait(counters, Some(LIMIT), false).expect("known"), "not finished in time");
+    assert!(
+        client.wait(counters, Some(LIMIT), false).expect("known"),
+        "not finished in time"
+    );
 }
 
 fn wait_changes(client: &Client, counter: u64, changes: usize) {
-    let seen = client.wait_change(counter, changes - 1, Some(LIMIT)).expect("known");
+    let seen = client
+        .wait_change(counter, changes - 1, Some(LIMIT))
+        .expect("known");
     assert!(seen >= changes, "{seen} of {changes} changes in time");
 }
 
@@ -50,17 +70,27 @@ fn an_instruction_goes_out_and_its_outcomes_come_back() {
         assert_eq!(gateway.submit(), counter);
         assert_eq!(client.running(counter).expect("known"), engines(&[2, 0]));
         let blob = Bytes::from(vec![5; 3 << 20]);
-        let head = ValueHead { kind: ValueKind::Bytes, blobs: 1 };
+        let head = ValueHead {
+            kind: ValueKind::Bytes,
+            blobs: 1,
+        };
         gateway.say(finished(counter, 0, Outcome::Done(head)), vec![blob.clone()]);
         gateway.say(done(counter, 2), Vec::new());
         wait(&client, &[counter]);
         let outcomes = client.outcomes(counter).expect("known");
-        let of: Vec<u32> = outcomes.iter().flatten().map(|arrived| arrived.engine.0).collect();
+        let of: Vec<u32> = outcomes
+            .iter()
+            .flatten()
+            .map(|arrived| arrived.engine.0)
+            .collect();
         assert_eq!(of, [2, 0], "in the order of the targets");
         assert_eq!(outcomes[1].as_ref().expect("there").blobs, [blob]);
         assert_eq!(client.next_finished(Some(LIMIT)).expect("open"), [counter]);
         client.forget(&[counter]).expect("finished");
-        assert!(matches!(client.outcomes(counter), Err(Error::UnknownInstruction(_))));
+        assert!(matches!(
+            client.outcomes(counter),
+            Err(Error::UnknownInstruction(_))
+        ));
     }
 }
 
@@ -70,10 +100,16 @@ fn what_was_not_accepted_is_sent_again_and_replay_is_not_doubled() {
     let client = gateway.connect();
     let first = submit(&client, &[0]);
     let second = submit(&client, &[1]);
-    assert_eq!((gateway.submit(), gateway.submit()), (first, second));
+    assert_eq!(
+        (gateway.unaccepted_submit(), gateway.unaccepted_submit()),
+        (first, second)
+    );
     gateway.say(Event::Accepted { up_to: first }, Vec::new());
     let output = || Event::Stream {
-        id: Some(InstructionId { client: client.id(), counter: first }),
+        id: Some(InstructionId {
+            client: client.id(),
+            counter: first,
+        }),
         engine: EngineId(0),
         name: OutputName::Stdout,
         omitted: 0,
@@ -87,9 +123,24 @@ fn what_was_not_accepted_is_sent_again_and_replay_is_not_doubled() {
     gateway.say_as(2, output(), vec![Bytes::from_static(b"once\n")]);
     gateway.say(done(first, 0), Vec::new());
     gateway.say(done(second, 1), Vec::new());
-    gateway.say_as(4, finished(second, 1, Outcome::Aborted { reason: String::new() }), Vec::new());
+    gateway.say_as(
+        4,
+        finished(
+            second,
+            1,
+            Outcome::Aborted {
+                reason: String::new(),
+            },
+        ),
+        Vec::new(),
+    );
     wait(&client, &[first, second]);
-    let texts: Vec<String> = client.outputs(first, 0).expect("known").into_iter().map(|o| o.text).collect();
+    let texts: Vec<String> = client
+        .outputs(first, 0)
+        .expect("known")
+        .into_iter()
+        .map(|o| o.text)
+        .collect();
     assert_eq!(texts, ["once\n"]);
     let outcome = client.outcomes(second).expect("known").remove(0).expect("there");
     assert!(outcome.outcome.is_done());
@@ -99,7 +150,13 @@ fn what_was_not_accepted_is_sent_again_and_replay_is_not_doubled() {
 fn credit_holds_back_and_nothing_is_lost() {
     let mut gateway = FakeGateway::unix();
     let connecting = Client::start(gateway.options()).expect("a thread");
-    gateway.open(0, Credit { instructions: 1, bytes: 1 << 30 });
+    gateway.open(
+        0,
+        Credit {
+            instructions: 1,
+            bytes: 1 << 30,
+        },
+    );
     let client = finish(connecting).expect("a session");
     let counters: Vec<u64> = (0..3).map(|_| submit(&client, &[0])).collect();
     assert_eq!(gateway.submit(), counters[0]);
@@ -107,7 +164,10 @@ fn credit_holds_back_and_nothing_is_lost() {
     let question = client.status().expect("asked");
     assert!(matches!(gateway.request(), (Request::Status { .. }, _)));
     drop(question);
-    gateway.say_unnumbered(Event::Credit(Credit { instructions: 3, bytes: 1 << 30 }));
+    gateway.say_unnumbered(Event::Credit(Credit {
+        instructions: 3,
+        bytes: 1 << 30,
+    }));
     assert_eq!((gateway.submit(), gateway.submit()), (counters[1], counters[2]));
 }
 
@@ -117,7 +177,11 @@ fn the_first_error_ends_a_wait_for_it() {
     let client = gateway.connect();
     let counter = submit(&client, &[0, 1]);
     gateway.submit();
-    assert!(!client.wait(&[counter], Some(Duration::ZERO), true).expect("known"));
+    assert!(
+        !client
+            .wait(&[counter], Some(Duration::ZERO), true)
+            .expect("known")
+    );
     gateway.say(finished(counter, 1, Outcome::Raised(Box::default())), Vec::new());
     assert!(client.wait(&[counter], Some(LIMIT), true).expect("known"));
     assert!(!client.finished(counter).expect("known"));
@@ -130,9 +194,20 @@ fn one_of_many_has_one_outcome() {
     let mut gateway = FakeGateway::unix();
     let client = gateway.connect();
     let targets = Targets::OneOf(engines(&[0, 1, 2, 3]));
-    let counter = client.submit(Instruction { targets, ..instruction(&[0]) }).expect("queued");
+    let counter = client
+        .submit(Instruction {
+            targets,
+            ..instruction(&[0])
+        })
+        .expect("queued");
     gateway.submit();
-    gateway.say(Event::Started { counter, engine: EngineId(3) }, Vec::new());
+    gateway.say(
+        Event::Started {
+            counter,
+            engine: EngineId(3),
+        },
+        Vec::new(),
+    );
     gateway.say(done(counter, 3), Vec::new());
     wait(&client, &[counter]);
     let outcomes = client.outcomes(counter).expect("known");
@@ -146,7 +221,13 @@ fn a_rejected_instruction_ends() {
     let client = gateway.connect();
     let counter = submit(&client, &[0, 1]);
     gateway.submit();
-    gateway.say(Event::Rejected { counter, reason: "the world has ended".to_owned() }, Vec::new());
+    gateway.say(
+        Event::Rejected {
+            counter,
+            reason: "the world has ended".to_owned(),
+        },
+        Vec::new(),
+    );
     wait(&client, &[counter]);
     for arrived in client.outcomes(counter).expect("known").into_iter().flatten() {
         assert!(matches!(&arrived.outcome, Outcome::Aborted { reason } if reason == "the world has ended"));
@@ -159,9 +240,19 @@ fn target_sets_and_parts_are_checked_before_anything_is_sent() {
     let client = gateway.connect();
     let refused = |instruction: Instruction| client.submit(instruction).expect_err("refused");
     assert!(matches!(refused(instruction(&[])), Error::NoTargets));
-    assert!(matches!(refused(instruction(&[4])), Error::UnknownEngine { engine: 4, size: 4 }));
-    assert!(matches!(refused(instruction(&[1, 1])), Error::RepeatedEngine(EngineId(1))));
-    let each = Instruction { each: Some(vec![1, 1]), blobs: vec![Bytes::new()], ..instruction(&[0, 1]) };
+    assert!(matches!(
+        refused(instruction(&[4])),
+        Error::UnknownEngine { engine: 4, size: 4 }
+    ));
+    assert!(matches!(
+        refused(instruction(&[1, 1])),
+        Error::RepeatedEngine(EngineId(1))
+    ));
+    let each = Instruction {
+        each: Some(vec![1, 1]),
+        blobs: vec![Bytes::new()],
+        ..instruction(&[0, 1])
+    };
     assert!(matches!(refused(each), Error::Parts { .. }));
     assert_eq!(submit(&client, &[0]), 1, "refused ones took no number");
 }
@@ -170,13 +261,24 @@ fn target_sets_and_parts_are_checked_before_anything_is_sent() {
 fn an_interrupt_is_answered_even_over_a_reconnection() {
     let mut gateway = FakeGateway::unix();
     let client = gateway.connect();
-    let question = client.interrupt(InterruptTarget::Engines(engines(&[1]))).expect("asked");
+    let question = client
+        .interrupt(InterruptTarget::Engines(engines(&[1])))
+        .expect("asked");
     assert!(matches!(gateway.request(), (Request::Interrupt { .. }, _)));
     gateway.cut();
     gateway.open(0, generous());
-    let (Request::Interrupt { request, .. }, _) = gateway.request() else { panic!("expected it again") };
-    let report = InterruptReport { engine: EngineId(1), state: InterruptState::Interrupted, detail: String::new() };
-    gateway.say_unnumbered(Event::Answer { request, answer: Answer::Interrupt(vec![report.clone()]) });
+    let (Request::Interrupt { request, .. }, _) = gateway.request() else {
+        panic!("expected it again")
+    };
+    let report = InterruptReport {
+        engine: EngineId(1),
+        state: InterruptState::Interrupted,
+        detail: String::new(),
+    };
+    gateway.say_unnumbered(Event::Answer {
+        request,
+        answer: Answer::Interrupt(vec![report.clone()]),
+    });
     assert_eq!(question.wait(Some(LIMIT)).expect("answered"), Some(vec![report]));
 }
 
@@ -187,8 +289,20 @@ fn events_are_acked_before_their_window_is_full() {
     let counter = submit(&client, &[0]);
     gateway.submit();
     let half = Bytes::from(vec![0; 600 << 10]);
-    gateway.say(finished(counter, 0, Outcome::Done(ValueHead { kind: ValueKind::Bytes, blobs: 1 })), vec![half]);
-    let Heard::Request(Request::Ack { events }, _) = gateway.hear() else { panic!("expected an ack") };
+    gateway.say(
+        finished(
+            counter,
+            0,
+            Outcome::Done(ValueHead {
+                kind: ValueKind::Bytes,
+                blobs: 1,
+            }),
+        ),
+        vec![half],
+    );
+    let Heard::Request(Request::Ack { events }, _) = gateway.hear() else {
+        panic!("expected an ack")
+    };
     assert_eq!(events, 1);
     wait(&client, &[counter]);
 }
@@ -201,7 +315,7 @@ fn closing_sends_what_is_queued_and_ends_waits() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| client.wait(&[counter], Some(LIMIT), false));
         let closing = scope.spawn(|| client.close());
-        assert_eq!(gateway.submit(), counter);
+        assert_eq!(gateway.unaccepted_submit(), counter);
         gateway.say(Event::Accepted { up_to: counter }, Vec::new());
         closing.join().expect("no panic").expect("closed");
         assert!(matches!(waiting.join().expect("no panic"), Err(Error::Closed)));
@@ -216,9 +330,23 @@ fn a_cluster_that_ended_for_good_leaves_nobody_waiting() {
     let client = gateway.connect();
     let counter = submit(&client, &[0, 1]);
     gateway.submit();
-    let cause = LossCause { engine: 1, host: "h".to_owned(), kind: LossKind::Signal(11), detail: String::new() };
-    gateway.say(Event::EngineLost { engine: EngineId(1), cause: cause.clone() }, Vec::new());
-    gateway.record.ended = Some(Ended { at: 2, reason: "engine 1 died".to_owned() });
+    let cause = LossCause {
+        engine: 1,
+        host: "h".to_owned(),
+        kind: LossKind::Signal(11),
+        detail: String::new(),
+    };
+    gateway.say(
+        Event::EngineLost {
+            engine: EngineId(1),
+            cause: cause.clone(),
+        },
+        Vec::new(),
+    );
+    gateway.record.ended = Some(Ended {
+        at: 2,
+        reason: "engine 1 died".to_owned(),
+    });
     gateway.record.token = None;
     gateway.write_file();
     gateway.cut();
@@ -230,8 +358,18 @@ fn a_cluster_that_ended_for_good_leaves_nobody_waiting() {
     };
     assert!(lost(0).detail.contains("engine 1 died"), "{}", lost(0));
     assert_eq!(lost(1), cause);
-    assert!(matches!(client.submit(instruction(&[0])), Err(Error::Lost { .. })));
-    assert!(client.info().expect("known").ended.expect("ended").contains("engine 1 died"));
+    assert!(matches!(
+        client.submit(instruction(&[0])),
+        Err(Error::Lost { .. })
+    ));
+    assert!(
+        client
+            .info()
+            .expect("known")
+            .ended
+            .expect("ended")
+            .contains("engine 1 died")
+    );
 }
 
 #[test]
@@ -251,8 +389,18 @@ fn output_of_others_is_kept_apart_and_characters_stay_whole() {
     gateway.say(stream(client.id()), vec![Bytes::from_static(b"\xa9\n")]);
     gateway.say(done(counter, 0), Vec::new());
     wait(&client, &[counter]);
-    let text: String = client.outputs(counter, 0).expect("known").into_iter().map(|output| output.text).collect();
+    let text: String = client
+        .outputs(counter, 0)
+        .expect("known")
+        .into_iter()
+        .map(|output| output.text)
+        .collect();
     assert_eq!(text, "café\n");
-    let strays: Vec<String> = client.strays().expect("open").into_iter().map(|output| output.text).collect();
+    let strays: Vec<String> = client
+        .strays()
+        .expect("open")
+        .into_iter()
+        .map(|output| output.text)
+        .collect();
     assert_eq!(strays, ["not mine"]);
 }

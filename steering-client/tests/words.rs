@@ -32,20 +32,48 @@ fn target_sets_are_read_as_python_reads_indices() {
 
 #[test]
 fn what_is_no_target_set_is_refused() {
-    for text in ["", ",", "a", "0,", "1:2:3:4", "::0", "0 1", "1.5", "99999999999999999999"] {
-        assert!(matches!(targets::parse(text, 4), Err(Error::TargetSyntax(_))), "{text}");
+    for text in [
+        "",
+        ",",
+        "a",
+        "0,",
+        "1:2:3:4",
+        "::0",
+        "0 1",
+        "1.5",
+        "99999999999999999999",
+    ] {
+        assert!(
+            matches!(targets::parse(text, 4), Err(Error::TargetSyntax(_))),
+            "{text}"
+        );
     }
-    assert!(matches!(targets::parse("4", 4), Err(Error::UnknownEngine { engine: 4, size: 4 })));
-    assert!(matches!(targets::parse("-5", 4), Err(Error::UnknownEngine { engine: -5, size: 4 })));
-    assert!(matches!(targets::parse("0,0", 4), Err(Error::RepeatedEngine(EngineId(0)))));
-    assert!(matches!(targets::parse("all,1", 4), Err(Error::RepeatedEngine(EngineId(1)))));
+    assert!(matches!(
+        targets::parse("4", 4),
+        Err(Error::UnknownEngine { engine: 4, size: 4 })
+    ));
+    assert!(matches!(
+        targets::parse("-5", 4),
+        Err(Error::UnknownEngine { engine: -5, size: 4 })
+    ));
+    assert!(matches!(
+        targets::parse("0,0", 4),
+        Err(Error::RepeatedEngine(EngineId(0)))
+    ));
+    assert!(matches!(
+        targets::parse("all,1", 4),
+        Err(Error::RepeatedEngine(EngineId(1)))
+    ));
     assert!(matches!(targets::parse("3:1", 4), Err(Error::NoTargets)));
-    assert!(matches!(targets::parse("9223372036854775807::-9223372036854775808", 4), Ok(engines) if engines.len() == 1));
+    assert!(
+        matches!(targets::parse("9223372036854775807::-9223372036854775808", 4), Ok(engines) if engines.len() == 1)
+    );
 }
 
 #[test]
 fn sets_of_engines_are_named_shortly() {
-    let describe = |ranks: &[u32]| targets::describe(&ranks.iter().copied().map(EngineId).collect::<Vec<_>>());
+    let describe =
+        |ranks: &[u32]| targets::describe(&ranks.iter().copied().map(EngineId).collect::<Vec<_>>());
     assert_eq!(describe(&[3, 1, 2, 0]), "0-3");
     assert_eq!(describe(&[0, 1, 5]), "0, 1, 5");
     assert_eq!(describe(&[0, 1, 2, 7, 9, 10, 11]), "0-2, 7, 9-11");
@@ -63,7 +91,10 @@ fn assignments_say_where_the_value_comes_from() {
         ("x=@data.npy", "x", Source::File("data.npy".into())),
         ("x=@-", "x", Source::File("-".into())),
     ] {
-        let expected = Assignment { name: name.to_owned(), source };
+        let expected = Assignment {
+            name: name.to_owned(),
+            source,
+        };
         assert_eq!(Assignment::parse(text).expect(text), expected);
     }
 }
@@ -87,18 +118,36 @@ fn files_are_checked_before_they_travel() {
     let assign = |name: &str, contents: &[u8]| {
         let path = dir.path().join(name);
         std::fs::write(&path, contents).expect("written");
-        Assignment { name: "x".to_owned(), source: Source::File(path) }.value()
+        Assignment {
+            name: "x".to_owned(),
+            source: Source::File(path),
+        }
+        .value()
     };
     let kind = |name: &str, contents: &[u8]| assign(name, contents).expect(name).0.kind;
     assert_eq!(kind("a.npy", b"\x93NUMPY\x01\x00"), ValueKind::Npy);
     assert_eq!(kind("a.json", b"[1]"), ValueKind::Json);
     assert_eq!(kind("a.txt", "é".as_bytes()), ValueKind::Text);
-    assert!(matches!(kind("a.pkl", b"\x80\x05N."), ValueKind::Pickle { by_value: false, .. }));
-    for (name, contents) in [("b.npy", &b"PK"[..]), ("b.json", b"{"), ("b.txt", b"\xff"), ("b.pkl", b"")] {
-        assert!(matches!(assign(name, contents), Err(AssignmentError::Content { .. })), "{name}");
+    assert!(matches!(
+        kind("a.pkl", b"\x80\x05N."),
+        ValueKind::Pickle { by_value: false, .. }
+    ));
+    for (name, contents) in [
+        ("b.npy", &b"PK"[..]),
+        ("b.json", b"{"),
+        ("b.txt", b"\xff"),
+        ("b.pkl", b""),
+    ] {
+        assert!(
+            matches!(assign(name, contents), Err(AssignmentError::Content { .. })),
+            "{name}"
+        );
     }
     assert!(matches!(assign("b.dat", b""), Err(AssignmentError::Extension(_))));
-    let missing = Assignment { name: "x".to_owned(), source: Source::File(dir.path().join("none.npy")) };
+    let missing = Assignment {
+        name: "x".to_owned(),
+        source: Source::File(dir.path().join("none.npy")),
+    };
     assert!(matches!(missing.value(), Err(AssignmentError::Read { .. })));
 }
 

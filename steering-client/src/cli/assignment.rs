@@ -73,7 +73,9 @@ impl Assignment {
     /// # Errors
     /// [`AssignmentError::Form`], [`AssignmentError::Name`], [`AssignmentError::Json`].
     pub fn parse(text: &str) -> Result<Self, AssignmentError> {
-        let (left, right) = text.split_once('=').ok_or_else(|| AssignmentError::Form(text.to_owned()))?;
+        let (left, right) = text
+            .split_once('=')
+            .ok_or_else(|| AssignmentError::Form(text.to_owned()))?;
         let (name, is_json) = match left.strip_suffix(':') {
             Some(name) => (name, true),
             None => (left, false),
@@ -90,7 +92,10 @@ impl Assignment {
             Some(path) => Source::File(path.into()),
             None => Source::Literal(right.to_owned()),
         };
-        Ok(Self { name: name.to_owned(), source })
+        Ok(Self {
+            name: name.to_owned(),
+            source,
+        })
     }
 
     /// The value as it travels.
@@ -117,12 +122,18 @@ fn is_identifier(name: &str) -> bool {
 fn checked_json(name: &str, text: &str) -> Result<String, AssignmentError> {
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(source) => Err(AssignmentError::Json { name: name.to_owned(), source }),
+        Err(source) => Err(AssignmentError::Json {
+            name: name.to_owned(),
+            source,
+        }),
     }
 }
 
 fn read(path: &Path) -> Result<(ValueKind, Bytes), AssignmentError> {
-    let failed = |source| AssignmentError::Read { path: path.to_owned(), source };
+    let failed = |source| AssignmentError::Read {
+        path: path.to_owned(),
+        source,
+    };
     if path == Path::new("-") {
         let mut text = Vec::new();
         io::stdin().read_to_end(&mut text).map_err(failed)?;
@@ -133,7 +144,10 @@ fn read(path: &Path) -> Result<(ValueKind, Bytes), AssignmentError> {
         Some("json") => ValueKind::Json,
         Some("txt") => ValueKind::Text,
         // Whose pickle it is does not matter: a file's pickle carries data, not code objects.
-        Some("pkl") => ValueKind::Pickle { python: PythonVersion(3, 0, 0), by_value: false },
+        Some("pkl") => ValueKind::Pickle {
+            python: PythonVersion(3, 0, 0),
+            by_value: false,
+        },
         _ => return Err(AssignmentError::Extension(path.to_owned())),
     };
     let bytes = Bytes::from(std::fs::read(path).map_err(failed)?);
@@ -145,9 +159,19 @@ fn read(path: &Path) -> Result<(ValueKind, Bytes), AssignmentError> {
 fn check_content(path: &Path, kind: &ValueKind, bytes: &[u8]) -> Result<(), AssignmentError> {
     let (name, fits) = match kind {
         ValueKind::Npy => ("npy", bytes.starts_with(b"\x93NUMPY")),
-        ValueKind::Json => ("JSON", serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()),
+        ValueKind::Json => (
+            "JSON",
+            serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok(),
+        ),
         ValueKind::Text => ("UTF-8 text", std::str::from_utf8(bytes).is_ok()),
         _ => ("pickle", bytes.ends_with(b".")),
     };
-    if fits { Ok(()) } else { Err(AssignmentError::Content { path: path.to_owned(), kind: name }) }
+    if fits {
+        Ok(())
+    } else {
+        Err(AssignmentError::Content {
+            path: path.to_owned(),
+            kind: name,
+        })
+    }
 }

@@ -26,7 +26,10 @@ pub fn is_complete(text: &str) -> bool {
         return text.ends_with('\n');
     }
     // A decorator waits for its function.
-    !text.lines().last().is_some_and(|line| line.trim_start().starts_with('@'))
+    !text
+        .lines()
+        .last()
+        .is_some_and(|line| line.trim_start().starts_with('@'))
 }
 
 fn scan(text: &str) -> Open {
@@ -66,7 +69,11 @@ fn scan(text: &str) -> Open {
 /// What follows a string. `None`: a triple-quoted one that is open. A plain one ends with its line at the latest.
 fn skip_string(text: &str, quote: char) -> Option<&str> {
     let triple: String = [quote; 3].iter().collect();
-    let (long, end) = if text.starts_with(&triple) { (true, triple.as_str()) } else { (false, &triple[..1]) };
+    let (long, end) = if text.starts_with(&triple) {
+        (true, triple.as_str())
+    } else {
+        (false, &triple[..1])
+    };
     let mut rest = &text[end.len()..];
     while let Some(character) = rest.chars().next() {
         if let Some(after) = rest.strip_prefix(end) {
@@ -77,7 +84,10 @@ fn skip_string(text: &str, quote: char) -> Option<&str> {
         }
         rest = &rest[character.len_utf8()..];
         if character == '\\' {
-            rest = rest.chars().next().map_or("", |escaped| &rest[escaped.len_utf8()..]);
+            rest = rest
+                .chars()
+                .next()
+                .map_or("", |escaped| &rest[escaped.len_utf8()..]);
         }
     }
     if long { None } else { Some("") }

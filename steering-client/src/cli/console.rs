@@ -21,7 +21,10 @@ pub(super) struct Console {
 
 impl Console {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, open: BTreeMap::new() }
+        Self {
+            json,
+            open: BTreeMap::new(),
+        }
     }
 
     /// A line of the answer.
@@ -93,7 +96,10 @@ impl Console {
     /// Text with a tag before its first line, further lines below it.
     pub(super) fn tagged(&mut self, tag: &str, engine: EngineId, text: &str) -> Result<(), Failure> {
         let separator = if text.contains('\n') { '\n' } else { ' ' };
-        self.line(&format!("[{tag}:{engine}]{separator}{}", text.trim_end_matches('\n')))
+        self.line(&format!(
+            "[{tag}:{engine}]{separator}{}",
+            text.trim_end_matches('\n')
+        ))
     }
 
     /// A table.

@@ -22,11 +22,16 @@ pub(super) fn name_ranks(ranks: &[EngineId]) -> String {
 pub(super) fn merged<'a>(outcomes: impl IntoIterator<Item = &'a Arrived>) -> String {
     let mut groups: Vec<Group> = Vec::new();
     for arrived in outcomes {
-        let Some(exception) = report::exception(arrived) else { continue };
+        let Some(exception) = report::exception(arrived) else {
+            continue;
+        };
         let same = |group: &&mut Group| alike(&group.exception, &exception);
         match groups.iter_mut().find(same) {
             Some(group) => group.ranks.push(arrived.engine),
-            None => groups.push(Group { ranks: vec![arrived.engine], exception }),
+            None => groups.push(Group {
+                ranks: vec![arrived.engine],
+                exception,
+            }),
         }
     }
     groups.iter().map(Group::text).collect::<Vec<_>>().join("\n")
@@ -37,13 +42,22 @@ impl Group {
         let head = format!("{}: {}", name_ranks(&self.ranks), self.exception.summary());
         let traceback = self.exception.traceback.trim_end();
         // A traceback of one line is what the head says already.
-        if traceback.contains('\n') { format!("{head}\n{traceback}") } else { head }
+        if traceback.contains('\n') {
+            format!("{head}\n{traceback}")
+        } else {
+            head
+        }
     }
 }
 
-/// The source lines differ in nothing that matters when type, message and place are the same.
+/// Cells have another number, and so another file name, on each rank: the source line tells what is the same.
 fn alike(a: &RemoteException, b: &RemoteException) -> bool {
-    let place = |exception: &RemoteException| exception.frames.last().map(|frame| (frame.file.clone(), frame.line));
+    let place = |exception: &RemoteException| {
+        exception
+            .frames
+            .last()
+            .map(|frame| (frame.function.clone(), frame.line, frame.source.clone()))
+    };
     a.type_name == b.type_name && a.message == b.message && place(a) == place(b)
 }
 
@@ -54,5 +68,9 @@ pub(super) fn exit<'a>(outcomes: impl IntoIterator<Item = &'a Arrived>) -> Exit 
         Outcome::Raised(_) | Outcome::Interrupted(_) | Outcome::Aborted { .. } => Exit::Remote,
         Outcome::Lost(_) => Exit::Lost,
     };
-    outcomes.into_iter().map(code).max_by_key(|exit| *exit as i32).unwrap_or(Exit::Ok)
+    outcomes
+        .into_iter()
+        .map(code)
+        .max_by_key(|exit| *exit as i32)
+        .unwrap_or(Exit::Ok)
 }

@@ -44,14 +44,27 @@ pub(super) fn submit(
     filename: Option<String>,
 ) -> Result<u64, Failure> {
     let targets = Targets::All(targets::parse(targets, client.size()?)?);
-    let work =
-        Work::Execute { code, filename, silent: false, store_history: true, user_expressions: Vec::new() };
-    Ok(client.submit(Instruction { targets, work, blobs: Vec::new(), each: None, label: None })?)
+    let work = Work::Execute {
+        code,
+        filename,
+        silent: false,
+        store_history: true,
+        user_expressions: Vec::new(),
+    };
+    Ok(client.submit(Instruction {
+        targets,
+        work,
+        blobs: Vec::new(),
+        each: None,
+        label: None,
+    })?)
 }
 
 /// All of standard input.
 pub(super) fn read_input() -> Result<String, Failure> {
     let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).map_err(Failure::Input)?;
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(Failure::Input)?;
     Ok(text)
 }

@@ -43,7 +43,9 @@ pub(super) enum Failure {
         reason: &'static str,
     },
     /// The engine program is nowhere.
-    #[error("ipengine-mpi is neither beside this program nor on PATH; give --ipengine PATH or set IPENGINE_MPI")]
+    #[error(
+        "ipengine-mpi is neither beside this program nor on PATH; give --ipengine PATH or set IPENGINE_MPI"
+    )]
     NoEngine,
     /// A program cannot be started.
     #[error("{} cannot be started", .program.display())]

@@ -25,18 +25,23 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
     let engines = targets::parse(&args.targets.targets, client.size()?)?;
     let limit = global.timeout.unwrap_or(LIMIT);
     let question = client.interrupt(InterruptTarget::Engines(engines))?;
-    let reports =
-        question.wait(Some(limit))?.ok_or(Error::Timeout { seconds: limit.as_secs_f64() })?;
+    let reports = question.wait(Some(limit))?.ok_or(Error::Timeout {
+        seconds: limit.as_secs_f64(),
+    })?;
     let word = report::interrupt_word;
     if console.json {
-        let rows = reports.iter().map(|report| {
-            json!({"engine": report.engine.0, "state": word(report.state), "detail": report.detail})
-        });
+        let rows = reports.iter().map(
+            |report| json!({"engine": report.engine.0, "state": word(report.state), "detail": report.detail}),
+        );
         console.document(&Value::Array(rows.collect()))?;
     } else {
-        let rows = reports
-            .iter()
-            .map(|report| vec![report.engine.to_string(), word(report.state).to_owned(), report.detail.clone()]);
+        let rows = reports.iter().map(|report| {
+            vec![
+                report.engine.to_string(),
+                word(report.state).to_owned(),
+                report.detail.clone(),
+            ]
+        });
         console.table(&["rank", "state", "detail"], rows.collect())?;
     }
     Ok(Exit::Ok)

@@ -21,7 +21,10 @@ pub(super) fn run(_args: &Args, console: &mut Console) -> Result<Exit, Failure> 
     if console.json {
         console.document(&Value::Array(clusters.iter().map(document).collect()))?;
     } else if clusters.is_empty() {
-        console.note(&format!("no connection files in {}", access::directory().display()));
+        console.note(&format!(
+            "no connection files in {}",
+            access::directory().display()
+        ));
     } else {
         let header = ["cluster", "state", "engines", "host", "started", "end"];
         console.table(&header, clusters.iter().map(row).collect())?;
@@ -54,7 +57,11 @@ fn row(cluster: &Cluster) -> Vec<String> {
         record.size.to_string(),
         record.host.clone(),
         format!("{} ago", ago(now() - record.started as f64)),
-        record.ended.as_ref().map(|ended| shorten(&ended.reason)).unwrap_or_default(),
+        record
+            .ended
+            .as_ref()
+            .map(|ended| shorten(&ended.reason))
+            .unwrap_or_default(),
     ]
 }
 

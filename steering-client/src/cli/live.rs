@@ -38,7 +38,12 @@ pub(super) struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    pub(super) fn new(client: &'a Client, counter: u64, console: &'a mut Console, limit: Option<Duration>) -> Self {
+    pub(super) fn new(
+        client: &'a Client,
+        counter: u64,
+        console: &'a mut Console,
+        limit: Option<Duration>,
+    ) -> Self {
         Self {
             client,
             counter,
@@ -79,7 +84,11 @@ impl<'a> Live<'a> {
         let outputs = self.client.outputs(self.counter, self.read)?;
         self.read += outputs.len();
         for output in &outputs {
-            if self.console.json { self.output_json(output) } else { self.output_text(output) }?;
+            if self.console.json {
+                self.output_json(output)
+            } else {
+                self.output_text(output)
+            }?;
         }
         let fresh: Vec<Arc<Arrived>> = self
             .outcomes()?
@@ -90,7 +99,12 @@ impl<'a> Live<'a> {
     }
 
     fn outcomes(&self) -> Result<Vec<Arc<Arrived>>, Failure> {
-        Ok(self.client.outcomes(self.counter)?.into_iter().flatten().collect())
+        Ok(self
+            .client
+            .outcomes(self.counter)?
+            .into_iter()
+            .flatten()
+            .collect())
     }
 
     fn output_text(&mut self, output: &Output) -> Result<(), Failure> {
@@ -101,7 +115,9 @@ impl<'a> Live<'a> {
                 self.shown.insert(engine);
                 self.display("Out", engine, &output.text)
             }
-            OutputKind::Display(kind) if kind == "display_data" => self.display("display", engine, &output.text),
+            OutputKind::Display(kind) if kind == "display_data" => {
+                self.display("display", engine, &output.text)
+            }
             // Errors are told with the outcome; the rest is for notebooks.
             OutputKind::Display(_) => Ok(()),
         }
@@ -153,8 +169,11 @@ impl<'a> Live<'a> {
     }
 
     fn result(&mut self, arrived: &Arrived) -> Result<(), Failure> {
-        let Outcome::Done(head) = &arrived.outcome else { return Ok(()) };
-        let (ValueKind::ExecuteReply | ValueKind::Mime, Some(blob)) = (&head.kind, arrived.blobs.first()) else {
+        let Outcome::Done(head) = &arrived.outcome else {
+            return Ok(());
+        };
+        let (ValueKind::ExecuteReply | ValueKind::Mime, Some(blob)) = (&head.kind, arrived.blobs.first())
+        else {
             return Ok(());
         };
         let reply: Value = serde_json::from_slice(blob).unwrap_or_default();
@@ -166,15 +185,23 @@ impl<'a> Live<'a> {
 
     fn interrupt(&mut self) -> Result<(), Failure> {
         self.interrupted = true;
-        self.console.note("interrupting; Ctrl-C again to leave it running");
-        let question = self.client.interrupt(InterruptTarget::Counters(vec![self.counter]))?;
+        self.console
+            .note("interrupting; Ctrl-C again to leave it running");
+        let question = self
+            .client
+            .interrupt(InterruptTarget::Counters(vec![self.counter]))?;
         match question.wait(Some(INTERRUPT_LIMIT))? {
             None => self.console.note("the interrupt is on its way; no answer yet"),
             Some(reports) => {
                 for report in reports {
-                    let detail = if report.detail.is_empty() { String::new() } else { format!(": {}", report.detail) };
+                    let detail = if report.detail.is_empty() {
+                        String::new()
+                    } else {
+                        format!(": {}", report.detail)
+                    };
                     let state = report::interrupt_word(report.state);
-                    self.console.note(&format!("rank {}: {state}{detail}", report.engine));
+                    self.console
+                        .note(&format!("rank {}: {state}{detail}", report.engine));
                 }
             }
         }
@@ -185,7 +212,9 @@ impl<'a> Live<'a> {
         self.console.flush()?;
         let running = self.client.running(self.counter)?;
         let ranks = errors::name_ranks(&running);
-        self.console.note(&format!("ipsteer: {what} on {ranks}; `ipsteer interrupt` would stop it"));
+        self.console.note(&format!(
+            "ipsteer: {what} on {ranks}; `ipsteer interrupt` would stop it"
+        ));
         Ok(exit)
     }
 
@@ -198,7 +227,11 @@ impl<'a> Live<'a> {
             self.console.note(&text);
         }
         self.client.forget(&[self.counter])?;
-        Ok(if self.interrupted { Exit::Interrupted } else { errors::exit(outcomes()) })
+        Ok(if self.interrupted {
+            Exit::Interrupted
+        } else {
+            errors::exit(outcomes())
+        })
     }
 }
 
@@ -224,7 +257,9 @@ pub(super) fn outcome_json(arrived: &Arrived) -> Value {
 
 /// A value as JSON, as far as it can be.
 pub(super) fn value_json(kind: &ValueKind, arrived: &Arrived) -> Value {
-    let Some(blob) = arrived.blobs.first() else { return Value::Null };
+    let Some(blob) = arrived.blobs.first() else {
+        return Value::Null;
+    };
     match kind {
         ValueKind::Json | ValueKind::Mime | ValueKind::ExecuteReply => {
             serde_json::from_slice(blob).unwrap_or_default()

@@ -40,7 +40,12 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
 }
 
 fn fetch(client: &Client, engine: EngineId, bytes: u64, limit: std::time::Duration) -> Result<Logs, Error> {
-    client.logs(engine, bytes)?.wait(Some(limit))?.ok_or(Error::Timeout { seconds: limit.as_secs_f64() })
+    client
+        .logs(engine, bytes)?
+        .wait(Some(limit))?
+        .ok_or(Error::Timeout {
+            seconds: limit.as_secs_f64(),
+        })
 }
 
 fn show(engine: EngineId, logs: &Logs, console: &mut Console) -> Result<(), Failure> {
@@ -52,7 +57,10 @@ fn show(engine: EngineId, logs: &Logs, console: &mut Console) -> Result<(), Fail
             "stderr": {"path": logs.stderr_path, "text": text(&logs.stderr)},
         }));
     }
-    for (path, bytes) in [(&logs.stdout_path, &logs.stdout), (&logs.stderr_path, &logs.stderr)] {
+    for (path, bytes) in [
+        (&logs.stdout_path, &logs.stdout),
+        (&logs.stderr_path, &logs.stderr),
+    ] {
         console.line(&format!("==> rank {engine}: {path} <=="))?;
         console.raw(bytes)?;
         if !bytes.is_empty() && !bytes.ends_with(b"\n") {

@@ -88,16 +88,30 @@ enum Command {
 #[derive(Debug, Args)]
 struct TargetArgs {
     /// Engines: all, 0,2, -1 (the last), 1:3 (as in Python), ::2.
-    #[arg(short, long, value_name = "TARGETS", default_value = "all", allow_hyphen_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "TARGETS",
+        default_value = "all",
+        allow_hyphen_values = true
+    )]
     targets: String,
 }
 
 impl Global {
     fn connect(&self) -> Result<Client, Failure> {
-        let which =
-            Which { file: self.connect.clone(), cluster: self.cluster.clone(), url: self.url.clone() };
-        let mut options = Options { which, ..Options::default() };
-        options.timeout = self.timeout.map_or(options.timeout, |limit| limit.min(options.timeout));
+        let which = Which {
+            file: self.connect.clone(),
+            cluster: self.cluster.clone(),
+            url: self.url.clone(),
+        };
+        let mut options = Options {
+            which,
+            ..Options::default()
+        };
+        options.timeout = self
+            .timeout
+            .map_or(options.timeout, |limit| limit.min(options.timeout));
         Ok(Client::connect(options)?)
     }
 }
@@ -109,7 +123,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
         Err(error) => {
             // A reader that closed the pipe has seen enough of the help.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage as i32 } else { Exit::Ok as i32 };
+            return if error.use_stderr() {
+                Exit::Usage as i32
+            } else {
+                Exit::Ok as i32
+            };
         }
     };
     let mut console = Console::new(cli.global.json);
@@ -141,6 +159,8 @@ fn dispatch(cli: &Cli, console: &mut Console) -> Result<Exit, Failure> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -41,11 +41,24 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
     let client = global.connect()?;
     let engines = targets::parse(&args.targets.targets, client.size()?)?;
     let several = engines.len() > 1;
-    let work = Work::Pull { names: vec![args.name.clone()], format, single: true };
+    let work = Work::Pull {
+        names: vec![args.name.clone()],
+        format,
+        single: true,
+    };
     let targets = Targets::All(engines);
-    let counter = client.submit(Instruction { targets, work, blobs: Vec::new(), each: None, label: None })?;
+    let counter = client.submit(Instruction {
+        targets,
+        work,
+        blobs: Vec::new(),
+        each: None,
+        label: None,
+    })?;
     if !client.wait(&[counter], global.timeout, false)? {
-        return Err(Error::Timeout { seconds: global.timeout.unwrap_or_default().as_secs_f64() }.into());
+        return Err(Error::Timeout {
+            seconds: global.timeout.unwrap_or_default().as_secs_f64(),
+        }
+        .into());
     }
     let outcomes: Vec<Arc<Arrived>> = client.outcomes(counter)?.into_iter().flatten().collect();
     match &args.output {
@@ -79,21 +92,33 @@ fn values(outcomes: &[Arc<Arrived>]) -> impl Iterator<Item = (EngineId, &ValueKi
 }
 
 fn json(outcomes: &[Arc<Arrived>]) -> Value {
-    let entries = values(outcomes).map(|(engine, kind, arrived)| (engine.to_string(), value_json(kind, arrived)));
+    let entries =
+        values(outcomes).map(|(engine, kind, arrived)| (engine.to_string(), value_json(kind, arrived)));
     Value::Object(entries.collect::<Map<_, _>>())
 }
 
 fn print(several: bool, outcomes: &[Arc<Arrived>], console: &mut Console) -> Result<(), Failure> {
     for (engine, _, arrived) in values(outcomes) {
-        let text = arrived.blobs.first().map_or("None".into(), |blob| String::from_utf8_lossy(blob));
-        if several { console.tagged("Out", engine, &text)? } else { console.line(&text)? }
+        let text = arrived
+            .blobs
+            .first()
+            .map_or("None".into(), |blob| String::from_utf8_lossy(blob));
+        if several {
+            console.tagged("Out", engine, &text)?
+        } else {
+            console.line(&text)?
+        }
     }
     Ok(())
 }
 
 fn save(path: &Path, several: bool, outcomes: &[Arc<Arrived>], console: &mut Console) -> Result<(), Failure> {
     for (engine, kind, arrived) in values(outcomes) {
-        let path = if several { numbered(path, engine) } else { path.to_owned() };
+        let path = if several {
+            numbered(path, engine)
+        } else {
+            path.to_owned()
+        };
         let bytes = file_bytes(&path, kind, &arrived.blobs)?;
         std::fs::write(&path, &bytes).map_err(|source| Failure::File {
             path: path.clone(),

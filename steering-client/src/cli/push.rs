@@ -39,6 +39,12 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
     let client = global.connect()?;
     let targets = Targets::All(targets::parse(&args.targets.targets, client.size()?)?);
     let work = Work::Push { names, values };
-    let counter = client.submit(Instruction { targets, work, blobs, each: None, label: None })?;
+    let counter = client.submit(Instruction {
+        targets,
+        work,
+        blobs,
+        each: None,
+        label: None,
+    })?;
     Live::new(&client, counter, console, global.timeout).follow(&ctrl_c)
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use rustyline::error::ReadlineError;
-use rustyline::history::DefaultHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Config, Editor, Helper};
 
 use super::completeness::is_complete;
@@ -39,12 +39,16 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
     let size = client.size()?;
     targets::parse(&targets, size)?;
     let ctrl_c = CtrlC::watch();
-    let mut editor = Line::with_config(Config::builder().auto_add_history(true).build()).map_err(Failure::Terminal)?;
+    let mut editor =
+        Line::with_config(Config::builder().auto_add_history(true).build()).map_err(Failure::Terminal)?;
     editor.set_helper(Some(Cells));
     // The first time there is no history.
     let _ = editor.load_history(&history_file());
     let info = client.info()?;
-    console.progress(&format!("cluster {} with {size} engines; Ctrl-D leaves", info.cluster));
+    console.progress(&format!(
+        "cluster {} with {size} engines; Ctrl-D leaves",
+        info.cluster
+    ));
     let exit = converse(&mut editor, &client, &mut targets, global, &ctrl_c, console);
     // A history that cannot be kept is no reason to fail.
     let _ = editor.save_history(&history_file());
@@ -79,7 +83,11 @@ fn converse(
         if Live::new(client, counter, console, global.timeout).follow(ctrl_c)? == Exit::Lost
             && let Some(reason) = client.info()?.ended
         {
-            return Err(Error::Ended { cluster: client.info()?.cluster, reason }.into());
+            return Err(Error::Ended {
+                cluster: client.info()?.cluster,
+                reason,
+            }
+            .into());
         }
     }
 }
@@ -127,6 +135,10 @@ impl Hinter for Cells {
 impl Validator for Cells {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         let whole = is_complete(context.input());
-        Ok(if whole { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+        Ok(if whole {
+            ValidationResult::Valid(None)
+        } else {
+            ValidationResult::Incomplete
+        })
     }
 }

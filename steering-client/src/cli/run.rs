@@ -20,8 +20,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
-    let code = std::fs::read_to_string(&args.file)
-        .map_err(|source| Failure::File { path: args.file.clone(), what: "read", source })?;
+    let code = std::fs::read_to_string(&args.file).map_err(|source| Failure::File {
+        path: args.file.clone(),
+        what: "read",
+        source,
+    })?;
     let ctrl_c = CtrlC::watch();
     let client = global.connect()?;
     let name = args.file.to_string_lossy().into_owned();

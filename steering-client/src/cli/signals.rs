@@ -15,9 +15,13 @@ impl CtrlC {
         let count = Self::default();
         let (ours, (ready, started)) = (count.clone(), std::sync::mpsc::channel());
         let watch = move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                return;
+            };
             runtime.block_on(async {
-                let Ok(mut interrupts) = signal(SignalKind::interrupt()) else { return };
+                let Ok(mut interrupts) = signal(SignalKind::interrupt()) else {
+                    return;
+                };
                 // Nobody waits any more only if the command is over.
                 let _ = ready.send(());
                 while interrupts.recv().await.is_some() {
@@ -25,7 +29,11 @@ impl CtrlC {
                 }
             });
         };
-        if std::thread::Builder::new().name("ipsteer-signals".to_owned()).spawn(watch).is_ok() {
+        if std::thread::Builder::new()
+            .name("ipsteer-signals".to_owned())
+            .spawn(watch)
+            .is_ok()
+        {
             // An error means that the thread gave up.
             let _ = started.recv();
         }

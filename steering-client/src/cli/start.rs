@@ -57,10 +57,19 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
     let (log_path, log) = open_log(&cluster)?;
     let command = command(args, &engine, &cluster, &log)?;
     let limit = global.timeout.unwrap_or(LIMIT);
-    let start = Start { file: &file, log_path: &log_path, limit, old: fs::read(&file).ok() };
+    let start = Start {
+        file: &file,
+        log_path: &log_path,
+        limit,
+        old: fs::read(&file).ok(),
+    };
     let began = Instant::now();
     let child = launch(command, &engine)?;
-    console.progress(&format!("starting {} engines; log: {}", args.engines, log_path.display()));
+    console.progress(&format!(
+        "starting {} engines; log: {}",
+        args.engines,
+        log_path.display()
+    ));
     let record = start.wait(child, began)?;
     if console.json {
         console.document(&json!({
@@ -68,7 +77,10 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
             "seconds": began.elapsed().as_secs_f64(),
         }))?;
     } else {
-        console.line(&format!("cluster {} is up with {} engines ({})", record.cluster, record.size, record.mpi))?;
+        console.line(&format!(
+            "cluster {} is up with {} engines ({})",
+            record.cluster, record.size, record.mpi
+        ))?;
         console.line(&format!("connection file: {}", file.display()))?;
     }
     Ok(Exit::Ok)
@@ -77,7 +89,11 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
 fn default_name() -> String {
     let host = nix::unistd::gethostname().map(|host| host.to_string_lossy().into_owned());
     let host = host.unwrap_or_else(|_| "host".to_owned());
-    format!("local-{}-{}", host.split('.').next().unwrap_or_default(), std::process::id())
+    format!(
+        "local-{}-{}",
+        host.split('.').next().unwrap_or_default(),
+        std::process::id()
+    )
 }
 
 /// Given, else beside this program, else on PATH.
@@ -86,16 +102,27 @@ fn find_engine(given: Option<&Path>) -> Option<PathBuf> {
         return Some(path.to_owned());
     }
     let name = "ipengine-mpi";
-    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|own| Some(own.parent()?.join(name)));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut candidates = beside.into_iter().chain(std::env::split_paths(&path).map(|dir| dir.join(name)));
+    let mut candidates = beside
+        .into_iter()
+        .chain(std::env::split_paths(&path).map(|dir| dir.join(name)));
     candidates.find(|candidate| candidate.is_file())
 }
 
 /// Whether a cluster of this connection file answers. One that left its file behind does not.
 fn is_alive(file: &Path) -> bool {
-    let which = crate::Which { file: Some(file.to_owned()), ..crate::Which::default() };
-    let options = crate::Options { which, timeout: Duration::from_secs(3), ..crate::Options::default() };
+    let which = crate::Which {
+        file: Some(file.to_owned()),
+        ..crate::Which::default()
+    };
+    let options = crate::Options {
+        which,
+        timeout: Duration::from_secs(3),
+        ..crate::Options::default()
+    };
     file.exists() && crate::Client::connect(options).is_ok()
 }
 
@@ -103,36 +130,66 @@ fn open_log(cluster: &str) -> Result<(PathBuf, File), Failure> {
     let dir = access::directory();
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| Failure::File { path, what: "written", source }
+        move |source| Failure::File {
+            path,
+            what: "written",
+            source,
+        }
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed(&dir))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .map_err(failed(&dir))?;
     let path = dir.join(format!("{cluster}.log"));
-    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed(&path))?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed(&path))?;
     Ok((path, log))
 }
 
 fn command(args: &Args, engine: &Path, cluster: &str, log: &File) -> Result<Command, Failure> {
     let duplicate = || log.try_clone().map_err(Failure::Output);
     let mut command = Command::new(engine);
-    command.args(["serve", "--cluster", cluster, "--"]).arg(&args.mpiexec);
+    command
+        .args(["serve", "--cluster", cluster, "--"])
+        .arg(&args.mpiexec);
     command.envs(root_consent());
     if args.engines as usize > cores() && is_open_mpi(&args.mpiexec) {
         command.arg("--oversubscribe");
     }
-    command.args(&args.extra).arg("-n").arg(args.engines.to_string()).arg(engine);
+    command
+        .args(&args.extra)
+        .arg("-n")
+        .arg(args.engines.to_string())
+        .arg(engine);
     // A process group of its own: the terminal's Ctrl-C is not meant for it.
-    command.stdin(Stdio::null()).stdout(duplicate()?).stderr(duplicate()?).process_group(0);
+    command
+        .stdin(Stdio::null())
+        .stdout(duplicate()?)
+        .stderr(duplicate()?)
+        .process_group(0);
     Ok(command)
 }
 
 /// Open MPI refuses root without these, even to tell its version; other MPIs do not know them.
 fn root_consent() -> impl Iterator<Item = (&'static str, &'static str)> {
     let names = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"];
-    names.into_iter().filter(|_| nix::unistd::geteuid().is_root()).map(|name| (name, "1"))
+    names
+        .into_iter()
+        .filter(|_| nix::unistd::geteuid().is_root())
+        .map(|name| (name, "1"))
 }
 
 fn is_open_mpi(mpiexec: &Path) -> bool {
-    let output = Command::new(mpiexec).arg("--version").envs(root_consent()).stdin(Stdio::null()).output();
+    let output = Command::new(mpiexec)
+        .arg("--version")
+        .envs(root_consent())
+        .stdin(Stdio::null())
+        .output();
     // 4.1 calls itself OpenRTE, 5.0 Open MPI (its launcher PRRTE).
     let names = ["OpenRTE", "Open MPI", "PRRTE"];
     output.is_ok_and(|output| {
@@ -145,11 +202,18 @@ fn is_open_mpi(mpiexec: &Path) -> bool {
 fn cores() -> usize {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let active = fs::read_to_string("/sys/devices/system/cpu/smt/active");
-    if active.is_ok_and(|active| active.trim() == "1") { threads.div_ceil(2) } else { threads }
+    if active.is_ok_and(|active| active.trim() == "1") {
+        threads.div_ceil(2)
+    } else {
+        threads
+    }
 }
 
 fn launch(mut command: Command, engine: &Path) -> Result<Child, Failure> {
-    command.spawn().map_err(|source| Failure::Launch { program: engine.to_owned(), source })
+    command.spawn().map_err(|source| Failure::Launch {
+        program: engine.to_owned(),
+        source,
+    })
 }
 
 /// What is waited for.
@@ -190,7 +254,11 @@ impl Start<'_> {
 
     fn failed(&self, status: String) -> Failure {
         let status = shorten(&status);
-        Failure::Start { status, log: self.log_path.to_owned(), tail: tail(self.log_path).unwrap_or_default() }
+        Failure::Start {
+            status,
+            log: self.log_path.to_owned(),
+            tail: tail(self.log_path).unwrap_or_default(),
+        }
     }
 }
 

@@ -18,23 +18,48 @@ pub(super) struct Args {}
 pub(super) fn run(_args: &Args, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
     let client = global.connect()?;
     let limit = global.timeout.unwrap_or(LIMIT);
-    let status =
-        client.status()?.wait(Some(limit))?.ok_or(Error::Timeout { seconds: limit.as_secs_f64() })?;
+    let status = client.status()?.wait(Some(limit))?.ok_or(Error::Timeout {
+        seconds: limit.as_secs_f64(),
+    })?;
     if console.json {
         console.document(&document(&status))?;
         return Ok(Exit::Ok);
     }
-    let clients: Vec<String> = status.clients.iter().map(|(user, software)| format!("{user} ({software})")).collect();
-    let end = status.ended.as_ref().map(|reason| format!("; ended: {reason}")).unwrap_or_default();
-    console.line(&format!("cluster {}: {} engines{end}", status.cluster, status.engines.len()))?;
+    let clients: Vec<String> = status
+        .clients
+        .iter()
+        .map(|(user, software)| format!("{user} ({software})"))
+        .collect();
+    let end = status
+        .ended
+        .as_ref()
+        .map(|reason| format!("; ended: {reason}"))
+        .unwrap_or_default();
+    console.line(&format!(
+        "cluster {}: {} engines{end}",
+        status.cluster,
+        status.engines.len()
+    ))?;
     console.line(&format!("clients: {}", clients.join(", ")))?;
-    let header = ["rank", "host", "pid", "state", "since", "queued", "done", "memory", "cpu", "running", "detail"];
-    console.table(&header, status.engines.iter().map(|engine| row(engine, status.now)).collect())?;
+    let header = [
+        "rank", "host", "pid", "state", "since", "queued", "done", "memory", "cpu", "running", "detail",
+    ];
+    console.table(
+        &header,
+        status
+            .engines
+            .iter()
+            .map(|engine| row(engine, status.now))
+            .collect(),
+    )?;
     Ok(Exit::Ok)
 }
 
 fn row(engine: &EngineStatus, now: u64) -> Vec<String> {
-    let running = engine.instruction.as_ref().map(|(_, summary, user)| format!("{summary} [{user}]"));
+    let running = engine
+        .instruction
+        .as_ref()
+        .map(|(_, summary, user)| format!("{summary} [{user}]"));
     vec![
         engine.id.to_string(),
         engine.host.clone(),

@@ -19,7 +19,9 @@ pub(super) fn run(_args: &Args, global: &Global, console: &mut Console) -> Resul
     let cluster = client.info()?.cluster;
     let limit = global.timeout.unwrap_or(LIMIT);
     client.shutdown("ipsteer stop")?;
-    let reason = client.wait_end(Some(limit))?.ok_or(Error::Timeout { seconds: limit.as_secs_f64() })?;
+    let reason = client.wait_end(Some(limit))?.ok_or(Error::Timeout {
+        seconds: limit.as_secs_f64(),
+    })?;
     if console.json {
         console.document(&json!({"cluster": cluster, "end": reason}))?;
     } else {

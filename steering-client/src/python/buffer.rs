@@ -5,8 +5,8 @@
 //! write to it.
 
 use bytes::Bytes;
-use pyo3::exceptions::PyBufferError;
 use pyo3::buffer::{PyBuffer, PyUntypedBuffer};
+use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};

@@ -21,7 +21,12 @@ use crate::discovery::{self, Which};
 use crate::{Error, Exit};
 
 create_exception!(ipsteer._native, ConnectError, PyOSError, "No cluster answered.");
-create_exception!(ipsteer._native, SessionClosed, PyOSError, "The session was closed, lost, or its process forked.");
+create_exception!(
+    ipsteer._native,
+    SessionClosed,
+    PyOSError,
+    "The session was closed, lost, or its process forked."
+);
 
 /// How long a wait goes on without looking for signals.
 const SLICE: Duration = Duration::from_millis(100);
@@ -79,7 +84,10 @@ fn connect(
 #[pyfunction]
 fn clusters(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     let (found, _unreadable) = py.detach(discovery::clusters).map_err(python_error)?;
-    found.into_iter().map(|cluster| cluster_dict(py, &cluster.path, &cluster.record, cluster.alive)).collect()
+    found
+        .into_iter()
+        .map(|cluster| cluster_dict(py, &cluster.path, &cluster.record, cluster.alive))
+        .collect()
 }
 
 fn cluster_dict<'py>(

@@ -68,11 +68,20 @@ impl Outcome {
     }
 
     fn buffers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyMemoryView>>> {
-        self.arrived.blobs.iter().map(|blob| buffer::incoming(py, blob)).collect()
+        self.arrived
+            .blobs
+            .iter()
+            .map(|blob| buffer::incoming(py, blob))
+            .collect()
     }
 
     fn __repr__(&self) -> String {
-        format!("<Outcome of engine {}: {}, {}>", self.engine(), self.status(), self.kind())
+        format!(
+            "<Outcome of engine {}: {}, {}>",
+            self.engine(),
+            self.status(),
+            self.kind()
+        )
     }
 }
 
@@ -96,7 +105,11 @@ fn value_meta(head: &ValueHead) -> Value {
         ValueKind::Pickle { python, by_value } => {
             json!({"python": [python.0, python.1], "by_value": by_value})
         }
-        ValueKind::Ndarray { dtype, shape, fortran_order } => {
+        ValueKind::Ndarray {
+            dtype,
+            shape,
+            fortran_order,
+        } => {
             json!({"dtype": dtype, "shape": shape, "order": if *fortran_order { "F" } else { "C" }})
         }
         _ => json!({}),
@@ -143,6 +156,11 @@ impl Output {
     }
 
     fn __repr__(&self) -> String {
-        format!("<Output of engine {}: {} {:?}>", self.engine(), self.kind(), self.text())
+        format!(
+            "<Output of engine {}: {} {:?}>",
+            self.engine(),
+            self.kind(),
+            self.text()
+        )
     }
 }

@@ -34,7 +34,11 @@ impl Session {
     #[getter]
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let info = self.client.info().map_err(python_error)?;
-        let engines = info.engines.iter().map(|engine| engine_dict(py, engine)).collect::<PyResult<Vec<_>>>()?;
+        let engines = info
+            .engines
+            .iter()
+            .map(|engine| engine_dict(py, engine))
+            .collect::<PyResult<Vec<_>>>()?;
         let dict = PyDict::new(py);
         dict.set_item("cluster", info.cluster)?;
         dict.set_item("file", info.file.to_string_lossy())?;
@@ -59,22 +63,52 @@ impl Session {
         label: Option<String>,
     ) -> PyResult<u64> {
         let work = work::parse(kind, meta).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let blobs = blobs.iter().map(buffer::outgoing).collect::<PyResult<Vec<Bytes>>>()?;
+        let blobs = blobs
+            .iter()
+            .map(buffer::outgoing)
+            .collect::<PyResult<Vec<Bytes>>>()?;
         let targets = targets.into_iter().map(EngineId).collect();
-        let targets = if one_of { Targets::OneOf(targets) } else { Targets::All(targets) };
-        self.client.submit(Instruction { targets, work, blobs, each, label }).map_err(python_error)
+        let targets = if one_of {
+            Targets::OneOf(targets)
+        } else {
+            Targets::All(targets)
+        };
+        self.client
+            .submit(Instruction {
+                targets,
+                work,
+                blobs,
+                each,
+                label,
+            })
+            .map_err(python_error)
     }
 
     #[pyo3(signature = (counters, timeout, first_error=false))]
-    fn wait(&self, py: Python<'_>, counters: Vec<u64>, timeout: Option<f64>, first_error: bool) -> PyResult<bool> {
+    fn wait(
+        &self,
+        py: Python<'_>,
+        counters: Vec<u64>,
+        timeout: Option<f64>,
+        first_error: bool,
+    ) -> PyResult<bool> {
         let done = wait(py, timeout, |slice| {
-            Ok(self.client.wait(&counters, Some(slice), first_error)?.then_some(()))
+            Ok(self
+                .client
+                .wait(&counters, Some(slice), first_error)?
+                .then_some(()))
         })?;
         Ok(done.is_some())
     }
 
     #[pyo3(signature = (counter, seen, timeout))]
-    fn wait_change(&self, py: Python<'_>, counter: u64, seen: usize, timeout: Option<f64>) -> PyResult<usize> {
+    fn wait_change(
+        &self,
+        py: Python<'_>,
+        counter: u64,
+        seen: usize,
+        timeout: Option<f64>,
+    ) -> PyResult<usize> {
         let mut latest = seen;
         let changed = wait(py, timeout, |slice| {
             latest = self.client.wait_change(counter, seen, Some(slice))?;
@@ -89,7 +123,10 @@ impl Session {
 
     fn outcomes(&self, counter: u64) -> PyResult<Vec<Option<Outcome>>> {
         let outcomes = self.client.outcomes(counter).map_err(python_error)?;
-        Ok(outcomes.into_iter().map(|arrived| arrived.map(Outcome::new)).collect())
+        Ok(outcomes
+            .into_iter()
+            .map(|arrived| arrived.map(Outcome::new))
+            .collect())
     }
 
     fn running(&self, counter: u64) -> PyResult<Vec<u32>> {
@@ -163,7 +200,9 @@ impl Session {
 }
 
 fn no_answer(timeout: Option<f64>) -> PyErr {
-    python_error(crate::Error::Timeout { seconds: timeout.unwrap_or(f64::INFINITY) })
+    python_error(crate::Error::Timeout {
+        seconds: timeout.unwrap_or(f64::INFINITY),
+    })
 }
 
 fn engine_dict<'py>(py: Python<'py>, engine: &EngineInfo) -> PyResult<Bound<'py, PyDict>> {
@@ -186,9 +225,12 @@ fn report_dict<'py>(py: Python<'py>, report: &InterruptReport) -> PyResult<Bound
     Ok(dict)
 }
 
-
 fn status_dict<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
-    let engines = status.engines.iter().map(|engine| engine_status(py, engine)).collect::<PyResult<Vec<_>>>()?;
+    let engines = status
+        .engines
+        .iter()
+        .map(|engine| engine_status(py, engine))
+        .collect::<PyResult<Vec<_>>>()?;
     let clients = status.clients.iter().map(|(user, software)| {
         let dict = PyDict::new(py);
         dict.set_item("user", user)?;

@@ -100,19 +100,42 @@ pub(super) fn parse(kind: &str, meta: &str) -> Result<Work, HeaderError> {
 }
 
 fn execute(header: Execute) -> Work {
-    let Execute { code, filename, silent, store_history, user_expressions } = header;
+    let Execute {
+        code,
+        filename,
+        silent,
+        store_history,
+        user_expressions,
+    } = header;
     let user_expressions = user_expressions.into_iter().collect();
-    Work::Execute { code, filename, silent, store_history, user_expressions }
+    Work::Execute {
+        code,
+        filename,
+        silent,
+        store_history,
+        user_expressions,
+    }
 }
 
 fn apply(header: Apply) -> Work {
-    let Apply { name, python, by_value } = header;
-    Work::Apply { name, python: python.map(version), by_value }
+    let Apply {
+        name,
+        python,
+        by_value,
+    } = header;
+    Work::Apply {
+        name,
+        python: python.map(version),
+        by_value,
+    }
 }
 
 fn push(header: Push) -> Result<Work, HeaderError> {
     let values = header.values.into_iter().map(value).collect::<Result<_, _>>()?;
-    Ok(Work::Push { names: header.names, values })
+    Ok(Work::Push {
+        names: header.names,
+        values,
+    })
 }
 
 fn pull(header: Pull) -> Work {
@@ -122,7 +145,11 @@ fn pull(header: Pull) -> Work {
         Format::Json => PullFormat::Json,
         Format::Npy => PullFormat::Npy,
     };
-    Work::Pull { names: header.names, format, single: header.single }
+    Work::Pull {
+        names: header.names,
+        format,
+        single: header.single,
+    }
 }
 
 fn value(header: Value) -> Result<ValueHead, HeaderError> {
@@ -130,7 +157,10 @@ fn value(header: Value) -> Result<ValueHead, HeaderError> {
         "none" => ValueKind::Null,
         "pickle" => {
             let Pickle { python, by_value } = serde_json::from_str(&header.meta)?;
-            ValueKind::Pickle { python: version(python), by_value }
+            ValueKind::Pickle {
+                python: version(python),
+                by_value,
+            }
         }
         "json" => ValueKind::Json,
         "text" => ValueKind::Text,
@@ -140,11 +170,18 @@ fn value(header: Value) -> Result<ValueHead, HeaderError> {
         "mime" => ValueKind::Mime,
         "ndarray" => {
             let Ndarray { dtype, shape, order } = serde_json::from_str(&header.meta)?;
-            ValueKind::Ndarray { dtype, shape, fortran_order: order == "F" }
+            ValueKind::Ndarray {
+                dtype,
+                shape,
+                fortran_order: order == "F",
+            }
         }
         _ => return Err(HeaderError::Value(header.kind)),
     };
-    Ok(ValueHead { kind, blobs: header.blobs })
+    Ok(ValueHead {
+        kind,
+        blobs: header.blobs,
+    })
 }
 
 /// Only the minor version decides what may be loaded.

@@ -17,7 +17,8 @@ use ipengine_protocol::event::EventEnvelope;
 use ipengine_protocol::frame::{MAX_PAYLOAD_LEN, frames};
 use ipengine_protocol::handshake::{EXPORTER_LABEL, HandshakeError, Role, Secret, ServerSide};
 use ipengine_protocol::{
-    AccessRecord, Assembler, Credit, EngineId, EngineInfo, Event, Incoming, Message, PythonVersion, Request, Welcome,
+    AccessRecord, Assembler, Credit, EngineId, EngineInfo, Event, Incoming, Message, PythonVersion, Request,
+    Welcome,
 };
 use ipsteer::client::{Connecting, Options};
 use ipsteer::{Client, Which};
@@ -95,8 +96,16 @@ impl FakeGateway {
         let socket = dir.path().join("clients.sock");
         let (say_address, address) = channel();
         let (tell, heard) = channel();
-        let serving = Serving { secret: secret.clone(), tell, introduction };
-        let listen = if tls { Listen::Tls(Box::new(tls_config(&certified))) } else { Listen::Unix(socket.clone()) };
+        let serving = Serving {
+            secret: secret.clone(),
+            tell,
+            introduction,
+        };
+        let listen = if tls {
+            Listen::Tls(Box::new(tls_config(&certified)))
+        } else {
+            Listen::Unix(socket.clone())
+        };
         std::thread::spawn(move || serving.run(listen, &say_address));
         let urls = address.recv_timeout(LIMIT).expect("the gateway listens");
         let record = AccessRecord {
@@ -115,7 +124,13 @@ impl FakeGateway {
             python: "3.11.7".to_owned(),
             ended: None,
         };
-        let gateway = Self { dir, record, heard, current: None, number: 0 };
+        let gateway = Self {
+            dir,
+            record,
+            heard,
+            current: None,
+            number: 0,
+        };
         gateway.write_file();
         gateway
     }
@@ -133,7 +148,13 @@ impl FakeGateway {
 
     /// Options that lead here.
     pub fn options(&self) -> Options {
-        Options { which: Which { file: Some(self.file()), ..Which::default() }, ..Options::default() }
+        Options {
+            which: Which {
+                file: Some(self.file()),
+                ..Which::default()
+            },
+            ..Options::default()
+        }
     }
 
     /// A client with a session of four engines.
@@ -191,8 +212,15 @@ impl FakeGateway {
         }
     }
 
-    /// The counter of the next submit.
+    /// The counter of the next submit, which is accepted.
     pub fn submit(&mut self) -> u64 {
+        let counter = self.unaccepted_submit();
+        self.say_unnumbered(Event::Accepted { up_to: counter });
+        counter
+    }
+
+    /// The counter of the next submit.
+    pub fn unaccepted_submit(&mut self) -> u64 {
         match self.request() {
             (Request::Submit(submit), _) => submit.counter,
             other => panic!("expected Submit, heard {other:?}"),
@@ -208,7 +236,11 @@ impl FakeGateway {
     /// Sends an event with a number of the test's choice.
     pub fn say_as(&mut self, number: u64, event: Event, blobs: Vec<Bytes>) {
         let envelope = Box::new(EventEnvelope { number, event });
-        self.current.as_ref().expect("a connection").send(Say::Event(envelope, blobs)).expect("it is open");
+        self.current
+            .as_ref()
+            .expect("a connection")
+            .send(Say::Event(envelope, blobs))
+            .expect("it is open");
     }
 
     /// Sends an event without number.
@@ -218,13 +250,20 @@ impl FakeGateway {
 
     /// Cuts the connection.
     pub fn cut(&mut self) {
-        self.current.take().expect("a connection").send(Say::Cut).expect("it is open");
+        self.current
+            .take()
+            .expect("a connection")
+            .send(Say::Cut)
+            .expect("it is open");
     }
 }
 
 /// Credit for everything.
 pub fn generous() -> Credit {
-    Credit { instructions: 1 << 40, bytes: 1 << 40 }
+    Credit {
+        instructions: 1 << 40,
+        bytes: 1 << 40,
+    }
 }
 
 /// The client, or why there is none.
@@ -267,7 +306,10 @@ struct Serving {
 
 impl Serving {
     fn run(self, listen: Listen, say_address: &Sender<Vec<String>>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         runtime.block_on(async {
             match listen {
                 Listen::Unix(path) => {
@@ -280,12 +322,19 @@ impl Serving {
                 Listen::Tls(config) => {
                     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
                     let address = listener.local_addr().expect("an address");
-                    say_address.send(vec![format!("wss://{address}/")]).expect("the test waits");
+                    say_address
+                        .send(vec![format!("wss://{address}/")])
+                        .expect("the test waits");
                     let acceptor = TlsAcceptor::from(Arc::new(*config));
                     while let Ok((stream, _)) = listener.accept().await {
-                        let Ok(stream) = acceptor.accept(stream).await else { continue };
-                        let binding =
-                            stream.get_ref().1.export_keying_material(vec![0; 32], EXPORTER_LABEL, None).expect("TLS");
+                        let Ok(stream) = acceptor.accept(stream).await else {
+                            continue;
+                        };
+                        let binding = stream
+                            .get_ref()
+                            .1
+                            .export_keying_material(vec![0; 32], EXPORTER_LABEL, None)
+                            .expect("TLS");
                         tokio::spawn(self.clone().serve(stream, binding));
                     }
                 }
@@ -294,9 +343,14 @@ impl Serving {
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, binding: Vec<u8>) {
-        let mut socket = tokio_tungstenite::accept_async(stream).await.expect("a WebSocket");
-        let Some(Ok(Ws::Binary(hello))) = socket.next().await else { return };
-        let side = ServerSide::on_client_hello(&hello, |_| Some(self.secret.clone()), &binding, [9; 32]).expect("a client");
+        let mut socket = tokio_tungstenite::accept_async(stream)
+            .await
+            .expect("a WebSocket");
+        let Some(Ok(Ws::Binary(hello))) = socket.next().await else {
+            return;
+        };
+        let side = ServerSide::on_client_hello(&hello, |_| Some(self.secret.clone()), &binding, [9; 32])
+            .expect("a client");
         let mut answer = side.answer().to_vec();
         if self.introduction == Introduction::OfTheFuture {
             // status 1, oldest and newest 99
@@ -309,7 +363,10 @@ impl Serving {
             _ => return drop(self.tell.send(Heard::Refused(HandshakeError::ServerProof))),
         };
         let verdict = side.on_proof(&proof);
-        socket.send(Ws::Binary(vec![u8::from(verdict.is_ok())].into())).await.expect("to answer");
+        socket
+            .send(Ws::Binary(vec![u8::from(verdict.is_ok())].into()))
+            .await
+            .expect("to answer");
         match verdict {
             Ok((Role::Client, _)) => self.converse(socket).await,
             Ok((Role::Engine, _)) => panic!("an engine came"),
@@ -317,7 +374,10 @@ impl Serving {
         }
     }
 
-    async fn converse<S: AsyncRead + AsyncWrite + Unpin>(self, mut socket: tokio_tungstenite::WebSocketStream<S>) {
+    async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        mut socket: tokio_tungstenite::WebSocketStream<S>,
+    ) {
         let (say, mut said) = unbounded_channel();
         let mut assembler = Assembler::new(MAX_PAYLOAD_LEN);
         // A test that is over hears nothing.
