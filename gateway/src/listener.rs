@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipengine_protocol::handshake::{EXPORTER_LABEL, Secret};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_local;
@@ -146,12 +147,22 @@ fn local(reception: &Reception, stream: UnixStream, permit: OwnedSemaphorePermit
     }
 }
 
+/// A host that lost its power sends no farewell. The kernel asks, so that a process stopped in a debugger stays linked.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let asking = TcpKeepalive::new()
+        .with_time(Duration::from_secs(20))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(4);
+    SockRef::from(stream).set_tcp_keepalive(&asking)
+}
+
 async fn serve_tcp(
     reception: &Reception,
     stream: TcpStream,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), Fault> {
     stream.set_nodelay(true)?;
+    keep_alive(&stream)?;
     let deadline = Instant::now() + reception.limits.greeting;
     let accepted = timeout_at(deadline, reception.tls.accept(stream)).await;
     let stream = accepted.map_err(|_| Fault::Slow)??;

@@ -45,7 +45,7 @@ use timers::{Timer, Timers};
 use world::World;
 
 pub use clients::Opening;
-pub use world::{End, Phase};
+pub use world::{End, Phase, StopOrigin};
 
 /// The present, by both clocks.
 #[derive(Clone, Copy, Debug)]

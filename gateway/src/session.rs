@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -22,7 +22,7 @@ use crate::Fault;
 use crate::engine_link::serve_both;
 use crate::greeting::{Web, greet, unproved_limits};
 use crate::listener::{Reception, Stranger};
-use crate::outbox::{Batch, Closing, Mailbox};
+use crate::outbox::{Batch, Mailbox};
 use crate::router::Opening;
 use crate::switchboard::Switchboard;
 
@@ -135,7 +135,7 @@ where
         router.outbox().attach_client(client, &mailbox);
         router.on_client_open(opening, now)
     });
-    let heard = Cell::new(Instant::now());
+    let heard = Cell::new(true);
     let (mut sink, mut stream) = web.split();
     let end = match opened {
         Err(fault) => Err(fault),
@@ -163,13 +163,13 @@ async fn read<S>(
     client: ClientId,
     stream: &mut SplitStream<WebSocketStream<S>>,
     assembler: &mut Assembler,
-    heard: &Cell<Instant>,
+    heard: &Cell<bool>,
 ) -> Result<(), Fault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     while let Some(message) = stream.next().await {
-        heard.set(Instant::now());
+        heard.set(true);
         let message = message.map_err(Box::new)?;
         if let WebMessage::Close(_) = message {
             return Ok(());
@@ -230,18 +230,17 @@ where
 }
 
 /// Asks a silent client for a sign of life and gives it up when none comes: a laptop that was closed sends no farewell.
-async fn watch(heartbeat: Duration, mailbox: &Mailbox, heard: &Cell<Instant>) -> Fault {
-    loop {
+/// Counts beats and not time, so that a job that was suspended does not find all its clients silent.
+async fn watch(heartbeat: Duration, mailbox: &Mailbox, heard: &Cell<bool>) -> Fault {
+    let mut missed = 0;
+    while missed < 3 {
         tokio::time::sleep(heartbeat).await;
-        let silent = heard.get().elapsed();
-        if silent >= 3 * heartbeat {
-            mailbox.close(Closing::Now(Fault::Silent.to_string()));
-            return Fault::Silent;
-        }
-        if silent >= heartbeat {
+        missed = if heard.take() { 0 } else { missed + 1 };
+        if missed > 0 {
             mailbox.ping();
         }
     }
+    Fault::Silent
 }
 
 /// Closes with a reason, as far as the peer still listens.

@@ -355,3 +355,58 @@ async fn lingering_has_an_end() {
     engine.leave().await;
     assert_eq!(gateway.ended().await.reason, "rank 0 received SIGINT");
 }
+
+#[tokio::test]
+async fn signals_of_the_launcher_after_a_death_do_not_hide_it() {
+    let mut gateway = Gateway::start(2).await;
+    let mut engines = gateway.engines(2).await;
+    let mut second = engines.pop().unwrap();
+    let mut client = gateway.client().await;
+    second
+        .send(
+            FromEngine::Dying {
+                cause: segfault(1),
+                order: None,
+            },
+            vec![],
+        )
+        .await;
+    assert_eq!(lost(&mut client).await.0, 1);
+    drop(second);
+    engines[0]
+        .send(FromEngine::Signalled { signal: 15 }, vec![])
+        .await;
+    engines.pop().unwrap().leave().await;
+    let reason = client.end().await;
+    assert_eq!(reason, segfault(1).to_string());
+    client.ack().await;
+    assert!(!gateway.ended().await.orderly);
+}
+
+#[tokio::test]
+async fn last_words_are_heard_when_the_engine_no_longer_listens() {
+    for _ in 0..20 {
+        let gateway = Gateway::start(1).await;
+        let mut engine = Engine::connect(&gateway, 0, 1).await;
+        let mut client = gateway.client().await;
+        // Unread bytes at the engine, and more to be written to it while it goes.
+        for _ in 0..16 {
+            client.submit(&[0]).await;
+        }
+        engine.run().await;
+        engine
+            .send(
+                FromEngine::Dying {
+                    cause: segfault(0),
+                    order: None,
+                },
+                vec![],
+            )
+            .await;
+        drop(engine);
+        for _ in 0..8 {
+            client.submit(&[0]).await;
+        }
+        assert_eq!(lost(&mut client).await, (0, segfault(0)));
+    }
+}

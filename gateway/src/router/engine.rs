@@ -62,6 +62,8 @@ impl<O: Outbox> Router<O> {
         if first {
             row.life = Life::Alive;
             row.since = now.unix;
+            // A gateway that was restarted goes on where the one before ended: engines drop lower orders.
+            self.last_order = self.last_order.max(seen.0);
         }
         let welcome = ToEngine::Welcome {
             received: row.received,
@@ -139,6 +141,11 @@ impl<O: Outbox> Router<O> {
     ) -> Result<(), Fault> {
         let FromEngineEnvelope { number, message } = envelope;
         let row = &mut self.engines[engine.index()];
+        if number > 0 && !std::mem::replace(&mut row.heard, true) {
+            // The first may be a later one: the gateway before this one took over those before it.
+            row.received = number - 1;
+            row.acked = row.received;
+        }
         let expected = row.received + 1;
         match number {
             0 => return self.on_answer(engine, message, blobs),

@@ -5,6 +5,7 @@ use ipengine_protocol::outcome::{LossKind, signal_name};
 use ipengine_protocol::{EngineId, Event, LossCause};
 
 use super::registry::Life;
+use super::world::StopOrigin;
 use super::{Now, Router, Timer};
 use crate::{LauncherReport, Outbox};
 
@@ -158,9 +159,17 @@ impl<O: Outbox> Router<O> {
 
     /// Somebody outside wants the job to end.
     pub(super) fn on_signalled(&mut self, engine: EngineId, signal: i32, now: Now) {
+        // After a death the launcher ends the others with signals.
+        let death = &self.world.death;
+        let follows = death.cause.is_some() || !death.unexplained.is_empty();
+        let origin = if follows {
+            StopOrigin::Death
+        } else {
+            StopOrigin::Signal
+        };
         self.begin_stop(
             format!("rank {engine} received {}", signal_name(signal)),
-            true,
+            origin,
             now,
         );
     }
@@ -168,7 +177,7 @@ impl<O: Outbox> Router<O> {
     pub(super) fn stop_survivors(&mut self, now: Now) {
         if let Some(cause) = &self.world.death.cause {
             let reason = format!("the world ended because {cause}");
-            self.begin_stop(reason, false, now);
+            self.begin_stop(reason, StopOrigin::Death, now);
         }
     }
 
@@ -183,7 +192,7 @@ impl<O: Outbox> Router<O> {
                 }
             }
             LauncherReport::Exited { code, signal } => self.on_launcher_exit(*code, *signal, now),
-            LauncherReport::Stop { reason } => self.begin_stop(reason.clone(), true, now),
+            LauncherReport::Stop { reason } => self.begin_stop(reason.clone(), StopOrigin::Signal, now),
         }
     }
 

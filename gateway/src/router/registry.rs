@@ -27,6 +27,8 @@ pub(super) struct Engine {
     pub(super) facts: Option<EngineFacts>,
     pub(super) life: Life,
     pub(super) linked: bool,
+    /// It has said something that carries a number.
+    pub(super) heard: bool,
     /// Envelope number of the last message taken over, and how far the engine was told so.
     pub(super) received: u64,
     pub(super) acked: u64,
@@ -57,6 +59,7 @@ impl Engine {
             facts: None,
             life: Life::Awaited,
             linked: false,
+            heard: false,
             received: 0,
             acked: 0,
             stable: Order(0),

@@ -4,7 +4,7 @@ use ipengine_protocol::outcome::LossKind;
 use ipengine_protocol::{ClientId, EngineId, Event, LossCause, Order, Outcome, ToEngine};
 
 use super::registry::Life;
-use super::world::{End, Stop};
+use super::world::{End, Stop, StopOrigin};
 use super::{Now, Phase, Router, Timer};
 use crate::{Lane, Outbox};
 
@@ -25,18 +25,18 @@ impl<O: Outbox> Router<O> {
         } else {
             format!("stopped by {user}: {reason}")
         };
-        self.begin_stop(reason, false, now);
+        self.begin_stop(reason, StopOrigin::Asked, now);
     }
 
     /// Stops the world: nothing new, nothing that has not begun, engines leave.
-    pub fn begin_stop(&mut self, reason: String, by_signal: bool, now: Now) {
+    pub fn begin_stop(&mut self, reason: String, origin: StopOrigin, now: Now) {
         if self.world.stop.is_some() || self.world.end.is_some() {
             return;
         }
         tracing::info!(reason, "stopping");
         self.world.stop = Some(Stop {
             reason: reason.clone(),
-            by_signal,
+            origin,
         });
         self.abort_unsent(&reason, now);
         for row in self.engines.iter().map(|row| row.id).collect::<Vec<_>>() {
@@ -101,7 +101,7 @@ impl<O: Outbox> Router<O> {
             "engines {} did not connect within {limit:?} {of}",
             awaited.join(", ")
         );
-        self.begin_stop(reason, false, now);
+        self.begin_stop(reason, StopOrigin::Asked, now);
     }
 
     /// The world has ended when every engine that ever came has left.
@@ -120,9 +120,22 @@ impl<O: Outbox> Router<O> {
 
     fn reason(&self) -> String {
         match (&self.world.stop, &self.world.death.cause) {
-            (Some(stop), Some(cause)) if stop.by_signal => format!("{}; {cause}", stop.reason),
+            (
+                Some(Stop {
+                    origin: StopOrigin::Death,
+                    ..
+                })
+                | None,
+                Some(cause),
+            ) => cause.to_string(),
+            (
+                Some(Stop {
+                    origin: StopOrigin::Signal,
+                    reason,
+                }),
+                Some(cause),
+            ) => format!("{reason}; {cause}"),
             (Some(stop), _) => stop.reason.clone(),
-            (None, Some(cause)) => cause.to_string(),
             (None, None) => match &self.world.launcher.exited {
                 Some(_) => self.world.launcher.words(),
                 None => "all engines have left".to_owned(),

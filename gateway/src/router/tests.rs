@@ -45,8 +45,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// A complete world with one client, Ada.
-    fn new(size: u32, limits: Limits) -> Self {
+    /// A world that nobody has joined.
+    fn starting(size: u32, limits: Limits) -> Self {
         let now = Now {
             at: Instant::now(),
             unix: 1,
@@ -59,11 +59,16 @@ impl Bench {
             linger: Duration::from_secs(60),
         };
         let router = Router::new(cluster, limits, Record::default(), now);
-        let mut bench = Self {
+        Self {
             router,
             now,
             numbers: vec![0; size as usize],
-        };
+        }
+    }
+
+    /// A complete world with one client, Ada.
+    fn new(size: u32, limits: Limits) -> Self {
+        let mut bench = Self::starting(size, limits);
         (0..size).for_each(|rank| bench.hello(rank, size, 0));
         bench.open(ADA, 0).unwrap();
         bench
@@ -332,7 +337,8 @@ fn as_many_clients_as_can_be_remembered() {
 #[test]
 fn an_engine_message_out_of_turn_is_a_fault() {
     let mut bench = Bench::new(1, Limits::default());
-    for number in [0, 2] {
+    bench.say(0, FromEngine::Started { order: Order(1) });
+    for number in [0, 3] {
         let envelope = FromEngineEnvelope {
             number,
             message: FromEngine::Leaving,
@@ -340,8 +346,20 @@ fn an_engine_message_out_of_turn_is_a_fault() {
         let fault = bench
             .router
             .on_engine_message(EngineId(0), envelope, Vec::<Bytes>::new(), bench.now);
-        assert!(matches!(fault, Err(Fault::Gap { expected: 1, .. })));
+        assert!(matches!(fault, Err(Fault::Gap { expected: 2, .. })));
     }
+}
+
+#[test]
+fn a_restarted_gateway_goes_on_where_the_old_one_ended() {
+    let mut bench = Bench::starting(1, Limits::default());
+    bench.numbers = vec![7];
+    bench.hello(0, 1, 41);
+    bench.finish(0, Order(41), Duration::ZERO);
+    bench.open(ADA, 0).unwrap();
+    bench.sent();
+    bench.submit(ADA, 1, all(&[0]));
+    assert_eq!(bench.runs(), [(0, Order(42))]);
 }
 
 #[test]

@@ -50,8 +50,18 @@ pub(super) struct World {
 #[derive(Debug)]
 pub(super) struct Stop {
     pub(super) reason: String,
+    pub(super) origin: StopOrigin,
+}
+
+/// Where a stop comes from: what the end is ascribed to when an engine died, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopOrigin {
+    /// Somebody wanted it.
+    Asked,
     /// A signal to an engine, which may be the launcher's answer to a death that we have not seen yet.
-    pub(super) by_signal: bool,
+    Signal,
+    /// A death that was known.
+    Death,
 }
 
 /// The first death, which is the cause of all others.

@@ -8,6 +8,7 @@ use ipengine_protocol::{InterruptTarget, LossCause};
 use proptest::prelude::*;
 
 use super::*;
+use crate::router::StopOrigin;
 
 const SIZE: u32 = 3;
 
@@ -159,10 +160,11 @@ impl Play {
             Step::Relink { engine, missed } => self.relink(*engine, *missed),
             Step::Die { engine } => self.die(*engine),
             Step::Vanish { engine } => self.vanish(*engine),
-            Step::Stop => self
-                .bench
-                .router
-                .begin_stop("enough".to_owned(), false, self.bench.now),
+            Step::Stop => {
+                self.bench
+                    .router
+                    .begin_stop("enough".to_owned(), StopOrigin::Asked, self.bench.now)
+            }
             Step::Wait => self.bench.pass(Duration::from_millis(20)),
         }
         self.deliver();
