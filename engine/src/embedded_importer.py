@@ -1,15 +1,16 @@
 """Imports the Python sources that are embedded in the engine. Run once, before anything else is imported."""
 
-import importlib.abc
 import importlib.machinery
-import importlib.util
 import linecache
 import sys
 import types
 
 
-class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds and loads modules of one table."""
+class EmbeddedImporter:
+    """Finds and loads modules of one table.
+
+    Without the base classes of `importlib.abc`, whose import would slow every start most of all.
+    """
 
     def __init__(self, table: dict) -> None:
         self._table = table
@@ -20,9 +21,16 @@ class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader
         if entry is None:
             return None
         file, is_package, _ = entry
-        spec = importlib.util.spec_from_loader(fullname, self, origin=file, is_package=is_package)
+        spec = importlib.machinery.ModuleSpec(fullname, self, origin=file, is_package=is_package)
         spec.has_location = True  # gives the module a __file__, by which the glue knows its own frames
         return spec
+
+    def create_module(self, spec) -> None:
+        """Leave it to the import system."""
+
+    def exec_module(self, module) -> None:
+        """Run the module's code."""
+        exec(self.get_code(module.__spec__.name), module.__dict__)
 
     def is_package(self, fullname) -> bool:
         """Whether the module is a package."""

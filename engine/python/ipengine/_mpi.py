@@ -6,7 +6,6 @@ importing anything at start-up.
 
 from __future__ import annotations
 
-import importlib.abc
 import sys
 from typing import Any
 
@@ -27,7 +26,8 @@ def install_import_hook() -> None:
         _configure(sys.modules["mpi4py"])
 
 
-class _Mpi4pyFinder(importlib.abc.MetaPathFinder):
+# Neither this nor the loader derives from `importlib.abc`, whose import would slow every start.
+class _Mpi4pyFinder:
     """Lets the other finders find mpi4py and adds what an engine needs."""
 
     def find_spec(self, fullname, path=None, target=None):
@@ -51,7 +51,7 @@ class _Mpi4pyFinder(importlib.abc.MetaPathFinder):
         return None
 
 
-class _ConfiguringLoader(importlib.abc.Loader):
+class _ConfiguringLoader:
     """The real loader of the package, followed by our settings."""
 
     def __init__(self, loader):
