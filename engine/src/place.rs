@@ -60,25 +60,35 @@ impl Place {
         self.run_dir.join("logs").join("gateway.log")
     }
 
-    /// Creates the owner-only directory for Unix sockets: local, because run directories may lie on a file system
-    /// without sockets, and short, because socket addresses are.
+    /// Creates a fresh owner-only directory for Unix sockets: local, because run directories may lie on a file system
+    /// without sockets; short, because socket addresses are; with a random end to its name, because clusters of one
+    /// name may exist under several `IPSTEER_DIR`s, or end while the next one starts.
     ///
     /// # Errors
-    /// [`Error::SocketDirectory`] if it cannot be made or belongs to somebody else.
+    /// [`Error::SocketDirectory`] if it cannot be made or its parent belongs to somebody else.
     pub fn socket_dir(&self) -> Result<PathBuf, Error> {
-        let owner = nix::unistd::geteuid();
-        let parent = |base: PathBuf| base.join(format!("ipsteer-{owner}"));
-        let fits =
-            |dir: &Path| dir.join(&self.cluster).join("engine.sock").as_os_str().len() < MAX_SOCKET_PATH;
-        let root = Some(parent(env::temp_dir()))
-            .filter(|dir| fits(dir))
-            .unwrap_or_else(|| parent("/tmp".into()));
-        let dir = root.join(&self.cluster);
-        let made = create_private(&root)
-            .and_then(|()| check_private(&root))
-            .and_then(|()| create_private(&dir));
-        made.map(|()| dir.clone())
-            .map_err(|source| Error::SocketDirectory { dir, source })
+        let name = format!("ipsteer-{}", nix::unistd::geteuid());
+        let fits = |root: &Path| {
+            root.join(&self.cluster)
+                .join(".random/engine.sock")
+                .as_os_str()
+                .len()
+                < MAX_SOCKET_PATH
+        };
+        let preferred = env::temp_dir().join(&name);
+        let root = if fits(&preferred) {
+            preferred
+        } else {
+            Path::new("/tmp").join(&name)
+        };
+        let made = create_private(&root).and_then(|()| check_private(&root));
+        let made = made.and_then(|()| {
+            tempfile::Builder::new()
+                .prefix(&format!("{}.", self.cluster))
+                .tempdir_in(&root)
+                .map(tempfile::TempDir::keep)
+        });
+        made.map_err(|source| Error::SocketDirectory { dir: root, source })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::cli::ServeArgs;
 use crate::error::Error;
 use crate::place::Place;
-use crate::supervisor::{Plan, Supervisor};
+use crate::supervisor::{GatewayProcess, Plan, Supervisor};
 
 /// Time for an orderly stop of the world before the launcher is sent TERM: ranks have 10 s to finalise.
 const STOP_GRACE: Duration = Duration::from_secs(15);
@@ -32,14 +32,39 @@ const NOT_RUN: u8 = 127;
 pub fn run(args: &ServeArgs) -> Result<u8, Error> {
     let place = Place::create(args.place.cluster.as_deref())?;
     let plan = Plan::new(&place, &args.place, true, 0)?;
-    let (mut gateway, reports) = Supervisor::start(&plan)?.split();
+    let (gateway, reports) = Supervisor::start(&plan)?.split();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::io("start the launcher's runtime"))?;
-    let code = runtime.block_on(run_launcher(&place, &args.launcher, Reports::new(reports)))?;
-    gateway.wait()?;
-    Ok(code)
+    runtime.block_on(async {
+        let code = run_launcher(&place, &args.launcher, Reports::new(reports)).await?;
+        outlast(gateway).await?;
+        Ok(code)
+    })
+}
+
+/// Keeps the allocation while the gateway lingers for clients that still fetch. INT or TERM ends that.
+async fn outlast(mut gateway: GatewayProcess) -> Result<(), Error> {
+    let pid = i32::try_from(gateway.pid()).map(Pid::from_raw);
+    let mut ended = tokio::task::spawn_blocking(move || gateway.wait());
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("watch for signals"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch for signals"))?;
+    loop {
+        tokio::select! {
+            status = &mut ended => {
+                let status = status.map_err(|error| Error::io("wait for the gateway")(error.into()))??;
+                tracing::info!(%status, "gateway ended");
+                return Ok(());
+            }
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if let Ok(pid) = pid {
+            // It may have ended this moment; the wait will tell.
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+    }
 }
 
 /// The pipe to the gateway.

@@ -197,6 +197,12 @@ pub struct GatewayProcess {
 }
 
 impl GatewayProcess {
+    /// Its process id, to end it early.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it at once: there is no world for it to serve.
     ///
     /// # Errors
