@@ -410,3 +410,46 @@ async fn last_words_are_heard_when_the_engine_no_longer_listens() {
         assert_eq!(lost(&mut client).await, (0, segfault(0)));
     }
 }
+
+#[tokio::test]
+async fn a_world_of_unknown_size_learns_it_from_its_first_engine() {
+    let gateway = Gateway::start(0).await;
+    let mut early = gateway.client().await;
+    early.submit(&[0]).await;
+    assert_eq!(early.rejection().await.1, "no engine has connected yet");
+    let mut engines = gateway.engines(2).await;
+    assert_eq!(record(&gateway).await.size, 2);
+    early.submit(&[0, 1]).await;
+    for engine in &mut engines {
+        engine.run_and_finish(1).await;
+        assert_eq!(early.outcome().await.0, 2);
+    }
+}
+
+#[tokio::test]
+async fn no_engine_at_all_ends_in_words() {
+    let mut gateway = Gateway::start_with(0, false, |_, limits| {
+        limits.first_engine = Duration::from_millis(20)
+    })
+    .await;
+    assert_eq!(
+        gateway.ended().await.reason,
+        "no engine connected within 20ms of the start"
+    );
+}
+
+#[tokio::test]
+async fn the_supervisor_can_stop_the_world() {
+    let mut gateway = Gateway::start_with(1, true, |_, _| {}).await;
+    let engine = Engine::connect(&gateway, 0, 1).await;
+    let stop = LauncherReport::Stop {
+        reason: "SIGTERM to the supervisor".to_owned(),
+    };
+    gateway.launcher.clone().unwrap().send(stop).await.unwrap();
+    engine.leave().await;
+    let ended = gateway.ended().await;
+    assert_eq!(
+        (ended.reason.as_str(), ended.orderly),
+        ("SIGTERM to the supervisor", true)
+    );
+}

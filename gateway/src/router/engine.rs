@@ -10,6 +10,9 @@ use super::registry::{Engine, Life};
 use super::{Now, Router};
 use crate::{Fault, Lane, Outbox};
 
+/// Far beyond the worlds this is made for; bounds what one engine's word makes the gateway set up.
+const LARGEST_WORLD: u32 = 1 << 16;
+
 /// Messages of an engine after which it gets its ack even if nothing else is to be sent to it.
 const ACK_AFTER: u64 = 64;
 
@@ -24,7 +27,7 @@ impl<O: Outbox> Router<O> {
         } else {
             self.cluster.size
         };
-        if facts.size != size || facts.id.index() >= size as usize {
+        if facts.size != size || size > LARGEST_WORLD || facts.id.index() >= size as usize {
             return Err(Fault::Stranger {
                 rank: facts.id.0,
                 size: facts.size,

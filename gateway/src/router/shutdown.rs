@@ -97,10 +97,14 @@ impl<O: Outbox> Router<O> {
             (self.limits.first_engine, "of the start")
         };
         self.world.disorder = true;
-        let reason = format!(
-            "engines {} did not connect within {limit:?} {of}",
-            awaited.join(", ")
-        );
+        let reason = if awaited.is_empty() {
+            format!("no engine connected within {limit:?} {of}")
+        } else {
+            format!(
+                "engines {} did not connect within {limit:?} {of}",
+                awaited.join(", ")
+            )
+        };
         self.begin_stop(reason, StopOrigin::Asked, now);
     }
 

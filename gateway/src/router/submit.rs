@@ -113,6 +113,9 @@ impl<O: Outbox> Router<O> {
         if engines.is_empty() {
             return Some("the target set is empty".to_owned());
         }
+        if self.engines.is_empty() {
+            return Some("no engine has connected yet".to_owned());
+        }
         if let Some(unknown) = engines.iter().find(|engine| engine.index() >= self.engines.len()) {
             return Some(format!(
                 "there is no engine {unknown}: this cluster has engines 0 to {}",
