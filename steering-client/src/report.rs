@@ -84,3 +84,40 @@ pub(crate) fn interrupt_word(state: InterruptState) -> &'static str {
         InterruptState::Lost => "lost",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn argument(repr: &str, json: Option<&str>) -> ExceptionArgument {
+        ExceptionArgument {
+            repr: repr.to_owned(),
+            json: json.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn none_is_told_from_what_is_no_data_at_every_depth() {
+        let cause = RemoteException {
+            args: vec![argument("<f>", None)],
+            ..RemoteException::default()
+        };
+        let exception = RemoteException {
+            args: vec![
+                argument("None", Some("null")),
+                argument("<object>", None),
+                argument("[1]", Some("[1]")),
+            ],
+            attributes: vec![("code".to_owned(), argument("<c>", None))],
+            cause: Some(Box::new(cause)),
+            ..RemoteException::default()
+        };
+        let json = exception_json(&exception);
+        assert_eq!(
+            json["args"],
+            json!([{"repr": "None", "json": null}, {"repr": "<object>"}, {"repr": "[1]", "json": [1]}])
+        );
+        assert_eq!(json["attributes"], json!({"code": {"repr": "<c>"}}));
+        assert_eq!(json["cause"]["args"], json!([{"repr": "<f>"}]));
+    }
+}

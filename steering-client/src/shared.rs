@@ -369,9 +369,10 @@ impl State {
 
     /// The session is over: what has no outcome gets one, so that nobody waits for ever.
     pub(crate) fn lose(&mut self, reason: &str) {
-        if self.life == Life::Open {
-            self.life = Life::Lost(reason.to_owned());
+        if self.life != Life::Open {
+            return;
         }
+        self.life = Life::Lost(reason.to_owned());
         for counter in self.pending.unfinished() {
             let engines = &self.facts.engines;
             self.pending.end(counter, |engine| {

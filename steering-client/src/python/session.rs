@@ -226,10 +226,12 @@ fn report_dict<'py>(py: Python<'py>, report: &InterruptReport) -> PyResult<Bound
 }
 
 fn status_dict<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+    // The gateway's clock may differ from ours: its times are moved by the difference.
+    let shift = now() - super::outcome::seconds(status.now);
     let engines = status
         .engines
         .iter()
-        .map(|engine| engine_status(py, engine))
+        .map(|engine| engine_status(py, engine, shift))
         .collect::<PyResult<Vec<_>>>()?;
     let clients = status.clients.iter().map(|(user, software)| {
         let dict = PyDict::new(py);
@@ -239,21 +241,19 @@ fn status_dict<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyD
     });
     let dict = PyDict::new(py);
     dict.set_item("cluster", &status.cluster)?;
-    // The gateway's clock may differ from ours: times are moved by the difference.
-    dict.set_item("now", now())?;
     dict.set_item("engines", engines)?;
     dict.set_item("clients", clients.collect::<PyResult<Vec<_>>>()?)?;
     dict.set_item("end_reason", &status.ended)?;
     Ok(dict)
 }
 
-fn engine_status<'py>(py: Python<'py>, engine: &EngineStatus) -> PyResult<Bound<'py, PyDict>> {
+fn engine_status<'py>(py: Python<'py>, engine: &EngineStatus, shift: f64) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("id", engine.id.0)?;
     dict.set_item("host", &engine.host)?;
     dict.set_item("pid", engine.pid)?;
     dict.set_item("state", &engine.state)?;
-    dict.set_item("since", super::outcome::seconds(engine.since))?;
+    dict.set_item("since", super::outcome::seconds(engine.since) + shift)?;
     let running = engine.instruction.as_ref();
     dict.set_item("instruction", running.map(|(_, summary, _)| summary))?;
     dict.set_item("instruction_id", running.map(|(id, _, _)| id.to_string()))?;
