@@ -4,6 +4,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Where the dynamic linker looks anyway. As a run path one of these could hide the chosen interpreter's libpython
 /// behind the distribution's.
@@ -62,14 +63,28 @@ fn stop(sentence: &str) -> ! {
     std::process::exit(1);
 }
 
-/// Writes `embedded.rs`: one `(module, path, is_package, source)` per line of `python/manifest`.
+/// Compiles files as the engine would at each start: argument 1 is their root, 2 where the results go.
+const COMPILE: &str = "
+import importlib.util, marshal, os, sys
+root, out, *files = sys.argv[1:]
+for file in files:
+    with open(os.path.join(root, file), encoding='utf-8') as source:
+        code = compile(source.read(), '<ipengine>/' + file, 'exec', dont_inherit=True)
+    with open(os.path.join(out, file.replace('/', '+')), 'wb') as compiled:
+        compiled.write(importlib.util.MAGIC_NUMBER + marshal.dumps(code))
+";
+
+/// Writes `embedded.rs`: one `(module, path, is_package, source, code)` per line of `python/manifest`.
 fn embed_python() {
+    println!("cargo:rerun-if-env-changed=PYO3_PYTHON");
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("python");
     let manifest = root.join("manifest");
     println!("cargo:rerun-if-changed={}", manifest.display());
     let text = fs::read_to_string(&manifest)
         .unwrap_or_else(|error| stop(&format!("{}: {error}", manifest.display())));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let mut table = String::from("&[\n");
+    let mut paths = Vec::new();
     for line in text
         .lines()
         .map(str::trim)
@@ -83,12 +98,33 @@ fn embed_python() {
         println!("cargo:rerun-if-changed={}", source.display());
         writeln!(
             table,
-            "({module:?}, {path:?}, {package}, include_str!({:?})),",
-            source.display().to_string()
+            "({module:?}, {path:?}, {package}, include_str!({:?}), include_bytes!({:?})),",
+            source.display().to_string(),
+            out.join(path.replace('/', "+")).display().to_string()
         )
         .expect("writing to a String");
+        paths.push(path);
     }
     table.push_str("]\n");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("embedded.rs");
+    compile_python(&root, &out, &paths);
+    let out = out.join("embedded.rs");
     fs::write(&out, table).unwrap_or_else(|error| stop(&format!("{}: {error}", out.display())));
+}
+
+/// Without the compiled code every engine would spend more time on compiling than on all else that its start runs.
+fn compile_python(root: &Path, out: &Path, paths: &[&str]) {
+    let python = pyo3_build_config::get();
+    let Some(python) = python.executable() else {
+        stop("there is no Python to compile the engine's glue with; set PYO3_PYTHON to one");
+    };
+    let done = Command::new(python)
+        .args(["-I", "-c", COMPILE])
+        .args([root, out])
+        .args(paths)
+        .status();
+    if !done.is_ok_and(|status| status.success()) {
+        stop(&format!(
+            "{python} cannot compile the engine's glue; the reason is above"
+        ));
+    }
 }

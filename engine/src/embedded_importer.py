@@ -2,8 +2,10 @@
 
 import importlib.machinery
 import linecache
+import marshal
 import sys
 import types
+from importlib._bootstrap_external import MAGIC_NUMBER
 
 
 class EmbeddedImporter:
@@ -20,7 +22,7 @@ class EmbeddedImporter:
         entry = self._table.get(fullname)
         if entry is None:
             return None
-        file, is_package, _ = entry
+        file, is_package, *_ = entry
         spec = importlib.machinery.ModuleSpec(fullname, self, origin=file, is_package=is_package)
         spec.has_location = True  # gives the module a __file__, by which the glue knows its own frames
         return spec
@@ -41,9 +43,12 @@ class EmbeddedImporter:
         return self._table[fullname][2]
 
     def get_code(self, fullname) -> types.CodeType:
-        """Compile the module under its embedded name, by which tracebacks know it."""
-        file, _, source = self._table[fullname]
+        """Return the code, which has the module's embedded name, by which tracebacks know it."""
+        file, _, source, code = self._table[fullname]
         linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+        if code.startswith(MAGIC_NUMBER):
+            return marshal.loads(memoryview(code)[len(MAGIC_NUMBER) :])
+        # Built with another patch release whose bytecode differs, as between pre-releases.
         return compile(source, file, "exec", dont_inherit=True)
 
 
@@ -53,11 +58,11 @@ def install(modules) -> None:
     Parameters
     ----------
     modules
-        (module, file, is_package, source) of each embedded module.
+        (module, file, is_package, source, code) of each embedded module.
     """
     own, spare = {}, {}
-    for module, file, is_package, source in modules:
+    for module, file, is_package, source, code in modules:
         table = own if module.split(".")[0] == "ipengine" else spare
-        table[module] = (f"<ipengine>/{file}", bool(is_package), source)
+        table[module] = (f"<ipengine>/{file}", bool(is_package), source, code)
     sys.meta_path.insert(0, EmbeddedImporter(own))
     sys.meta_path.append(EmbeddedImporter(spare))

@@ -11,8 +11,8 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::error::Error;
 use crate::native;
 
-/// `(module, path, is_package, source)` of every embedded file; written by the build script.
-static EMBEDDED: &[(&str, &str, u8, &str)] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+/// `(module, path, is_package, source, code)` of every embedded file; written by the build script.
+static EMBEDDED: &[(&str, &str, u8, &str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 const IMPORTER: &CStr =
     match CStr::from_bytes_with_nul(concat!(include_str!("embedded_importer.py"), "\0").as_bytes()) {
         Ok(source) => source,
@@ -69,7 +69,7 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     let scope = PyDict::new(py);
     py.run(IMPORTER, Some(&scope), None)?;
     let install = scope.get_item("install")?.expect("defined by the importer");
-    install.call1((PyTuple::new(py, EMBEDDED)?,))?;
+    install.call1((PyTuple::new(py, EMBEDDED.iter().copied())?,))?;
     py.import("ipengine._runtime")?
         .call_method1("start", (PyDict::new(py),))?;
     Ok(())
