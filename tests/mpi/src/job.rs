@@ -15,6 +15,8 @@ use crate::processes::{self, Process};
 use crate::session::Session;
 use crate::waiting::{until, until_within};
 
+/// For an end in good order.
+const ENDING: Duration = Duration::from_secs(30);
 /// What a failing test prints of each file.
 const LONGEST_EXCERPT: usize = 6000;
 
@@ -33,7 +35,10 @@ pub struct MpiJob {
 }
 
 impl MpiJob {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the builder that gathers them")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, by the builder that gathers them"
+    )]
     pub(crate) fn new(
         child: Child,
         command: String,
@@ -44,7 +49,17 @@ impl MpiJob {
         engines: u32,
         outputs: [PathBuf; 2],
     ) -> Self {
-        Self { child, command, mark, dir, base, cluster, engines, outputs, exit: None }
+        Self {
+            child,
+            command,
+            mark,
+            dir,
+            base,
+            cluster,
+            engines,
+            outputs,
+            exit: None,
+        }
     }
 
     /// Waits until the connection file is there.
@@ -56,7 +71,8 @@ impl MpiJob {
             if let Some(status) = self.poll_exit() {
                 panic!("the job ended at its start with {status}: {}", self.text());
             }
-            self.read_record().filter(|record| record.ended.is_none() && record.token.is_some())
+            self.read_record()
+                .filter(|record| record.ended.is_none() && record.token.is_some())
         });
     }
 
@@ -125,7 +141,10 @@ impl MpiJob {
     /// What the launcher and the banner have printed, stderr last.
     #[must_use]
     pub fn text(&self) -> String {
-        self.outputs.iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+        self.outputs
+            .iter()
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .collect()
     }
 
     /// Living processes of the job: launcher, ranks, supervisor, gateway, user children.
@@ -159,7 +178,9 @@ impl MpiJob {
 
     /// Waits until no process of the job lives.
     pub fn wait_gone(&self) {
-        until("the last process to end", || self.processes().is_empty().then_some(()));
+        until("the last process to end", || {
+            self.processes().is_empty().then_some(())
+        });
     }
 
     /// Stops the job in good order and checks everything about its end.
@@ -169,7 +190,10 @@ impl MpiJob {
     pub fn stop(&mut self) {
         self.connect().shutdown();
         let status = self.wait_exit();
-        assert!(status.success(), "after an orderly stop the launcher returns {status}");
+        assert!(
+            status.success(),
+            "after an orderly stop the launcher returns {status}"
+        );
         self.wait_gone();
         self.check_files();
     }
@@ -204,7 +228,11 @@ impl MpiJob {
             let bytes = fs::read(&path).unwrap_or_default();
             if !bytes.is_empty() {
                 let from = bytes.len().saturating_sub(LONGEST_EXCERPT);
-                report += &format!("--- {}\n{}\n", path.display(), String::from_utf8_lossy(&bytes[from..]));
+                report += &format!(
+                    "--- {}\n{}\n",
+                    path.display(),
+                    String::from_utf8_lossy(&bytes[from..])
+                );
             }
         }
         report
@@ -212,18 +240,22 @@ impl MpiJob {
 
     fn kill_all(&mut self) {
         let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGKILL);
-        self.processes().iter().for_each(|process| processes::signal(process.pid, Signal::SIGKILL));
+        self.processes()
+            .iter()
+            .for_each(|process| processes::signal(process.pid, Signal::SIGKILL));
         let _ = self.child.wait();
     }
 
-    /// Ends what lives; returns what did not end when told to.
+    /// Ends what lives, in good order where that is possible; returns what is left.
     fn end(&mut self) -> Vec<Process> {
-        let limit = Duration::from_secs(30);
-        if self.poll_exit().is_none() {
+        let alive = self.read_record().is_some_and(|record| record.ended.is_none());
+        if self.poll_exit().is_none() && alive {
+            self.connect().shutdown();
+        } else if self.poll_exit().is_none() {
             self.signal(Signal::SIGTERM);
-            until_within("the launcher", limit, || self.poll_exit());
         }
-        until_within("the job", limit, || self.processes().is_empty().then_some(()));
+        until_within(ENDING, || self.poll_exit());
+        until_within(ENDING, || self.processes().is_empty().then_some(()));
         self.processes()
     }
 }

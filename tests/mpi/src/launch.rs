@@ -31,7 +31,10 @@ impl Launch {
     #[must_use]
     pub fn plain(engines: u32) -> Self {
         // Short: the sockets' paths must fit a socket address.
-        let dir = tempfile::Builder::new().prefix("ipt").tempdir_in("/tmp").expect("a private directory");
+        let dir = tempfile::Builder::new()
+            .prefix("ipt")
+            .tempdir_in("/tmp")
+            .expect("a private directory");
         Self {
             engines,
             resident: false,
@@ -49,7 +52,10 @@ impl Launch {
     /// A job started as `ipengine-mpi serve -- mpiexec -n N ipengine-mpi`.
     #[must_use]
     pub fn resident(engines: u32) -> Self {
-        Self { resident: true, ..Self::plain(engines) }
+        Self {
+            resident: true,
+            ..Self::plain(engines)
+        }
     }
 
     /// Without mpiexec: a world of one, or what another MPI's launcher makes of it.
@@ -97,7 +103,12 @@ impl Launch {
     /// Adds ranks that are another program: what follows `:` on mpiexec's command line.
     #[must_use]
     pub fn and_ranks_of(mut self, command: &[&str]) -> Self {
-        self.others.extend([":", "-n", "1"].into_iter().chain(command.iter().copied()).map(str::to_owned));
+        self.others.extend(
+            [":", "-n", "1"]
+                .into_iter()
+                .chain(command.iter().copied())
+                .map(str::to_owned),
+        );
         self
     }
 
@@ -117,12 +128,31 @@ impl Launch {
     pub fn spawn(self) -> MpiJob {
         let words = self.words();
         let mark = mark();
-        let (mut command, out, err) = (self.command(&words, &mark), self.file(&mark, "out"), self.file(&mark, "err"));
+        let (mut command, out, err) = (
+            self.command(&words, &mark),
+            self.file(&mark, "out"),
+            self.file(&mark, "err"),
+        );
         let open = |path: &Path| File::create(path).expect("the launcher's output file");
-        command.stdin(Stdio::null()).stdout(open(&out)).stderr(open(&err)).process_group(0);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{words:?} cannot be run: {error}"));
+        command
+            .stdin(Stdio::null())
+            .stdout(open(&out))
+            .stderr(open(&err))
+            .process_group(0);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{words:?} cannot be run: {error}"));
         let base = self.ipsteer_dir.unwrap_or_else(|| self.dir.path().to_owned());
-        MpiJob::new(child, words.join(" "), mark, self.dir, base, self.cluster, self.engines, [out, err])
+        MpiJob::new(
+            child,
+            words.join(" "),
+            mark,
+            self.dir,
+            base,
+            self.cluster,
+            self.engines,
+            [out, err],
+        )
     }
 
     fn file(&self, mark: &str, kind: &str) -> PathBuf {
@@ -157,12 +187,21 @@ impl Launch {
     fn command(&self, words: &[String], mark: &str) -> Command {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        for name in ["IPENGINE_CLUSTER", "SLURM_JOB_ID", "PBS_JOBID", "VIRTUAL_ENV", "CONDA_PREFIX"] {
+        for name in [
+            "IPENGINE_CLUSTER",
+            "SLURM_JOB_ID",
+            "PBS_JOBID",
+            "VIRTUAL_ENV",
+            "CONDA_PREFIX",
+        ] {
             command.env_remove(name);
         }
         command
             .env(MARK, mark)
-            .env("IPSTEER_DIR", self.ipsteer_dir.as_deref().unwrap_or(self.dir.path()))
+            .env(
+                "IPSTEER_DIR",
+                self.ipsteer_dir.as_deref().unwrap_or(self.dir.path()),
+            )
             .env("TMPDIR", self.dir.path())
             // Open MPI refuses root without both; others ignore them.
             .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
@@ -187,7 +226,10 @@ fn mark() -> String {
 /// The root of the source tree.
 #[must_use]
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the source tree is there")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the source tree is there")
 }
 
 /// `ipengine-mpi` under test: `$IPENGINE_MPI`, else the release build.
@@ -198,7 +240,11 @@ pub fn root() -> PathBuf {
 pub fn engine_program() -> PathBuf {
     let path = std::env::var_os("IPENGINE_MPI")
         .map_or_else(|| root().join("target/release/ipengine-mpi"), PathBuf::from);
-    assert!(path.is_file(), "{} is not built: run scripts/build, or set IPENGINE_MPI", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not built: run scripts/build, or set IPENGINE_MPI",
+        path.display()
+    );
     path
 }
 

@@ -38,7 +38,10 @@ pub fn text(arrived: &Arrived) -> String {
 /// As [`json`].
 #[must_use]
 pub fn shown(arrived: &Arrived) -> String {
-    json(arrived)["data"]["text/plain"].as_str().unwrap_or_default().to_owned()
+    json(arrived)["data"]["text/plain"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The exception.

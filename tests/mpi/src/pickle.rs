@@ -1,4 +1,4 @@
-//! Functions as a Python client would send them: pickled by the project's own Python with cloudpickle.
+//! Functions as a Python client sends them: pickled by the project's own canning in the project's own Python.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -6,14 +6,18 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use ipengine_protocol::{PythonVersion, Work};
 
-use crate::launch::venv_python;
+use crate::launch::{root, venv_python};
 
 const PICKLER: &str = "
-import sys, cloudpickle
+import sys
+sys.path.insert(0, sys.argv[1])
+from ipengine import _canning
 space = {'__name__': '__main__'}
 exec(compile(sys.stdin.read(), '<test>', 'exec'), space)
-stream = cloudpickle.dumps((space['f'], space.get('args', ()), space.get('kwargs', {})), protocol=5)
-sys.stdout.buffer.write(bytes(sys.version_info[:3]) + stream)
+call = (space['f'], space.get('args', ()), space.get('kwargs', {}))
+stream, buffers, by_value = _canning.dumps(call)
+assert not buffers
+sys.stdout.buffer.write(bytes([by_value, *sys.version_info[:3]]) + stream)
 ";
 
 /// An `apply` of the function `f` that `source` defines, to its `args` and `kwargs`.
@@ -24,17 +28,24 @@ sys.stdout.buffer.write(bytes(sys.version_info[:3]) + stream)
 pub fn apply(source: &str) -> (Work, Vec<Bytes>) {
     let mut python = Command::new(venv_python())
         .args(["-c", PICKLER])
+        .arg(root().join("engine/python"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("the project's Python runs");
     let mut stdin = python.stdin.take().expect("piped above");
-    stdin.write_all(source.as_bytes()).expect("Python reads its input");
+    stdin
+        .write_all(source.as_bytes())
+        .expect("Python reads its input");
     drop(stdin);
     let output = python.wait_with_output().expect("Python ends");
     assert!(output.status.success(), "Python cannot pickle {source}");
-    let (version, stream) = output.stdout.split_at(3);
-    let python = Some(PythonVersion(version[0], version[1], version[2]));
-    let work = Work::Apply { name: "f".to_owned(), python, by_value: true };
+    let (facts, stream) = output.stdout.split_at(4);
+    let python = Some(PythonVersion(facts[1], facts[2], facts[3]));
+    let work = Work::Apply {
+        name: "f".to_owned(),
+        python,
+        by_value: facts[0] != 0,
+    };
     (work, vec![Bytes::copy_from_slice(stream)])
 }

@@ -24,18 +24,30 @@ pub struct Process {
 pub fn of_job(mark: &str) -> Vec<Process> {
     let wanted = format!("{MARK}={mark}").into_bytes();
     let entries = fs::read_dir("/proc").expect("/proc is there");
-    entries.flatten().filter_map(|entry| marked(entry.path(), &wanted)).collect()
+    entries
+        .flatten()
+        .filter_map(|entry| marked(entry.path(), &wanted))
+        .collect()
 }
 
 fn marked(dir: PathBuf, wanted: &[u8]) -> Option<Process> {
     let pid = dir.file_name()?.to_str()?.parse().ok()?;
     // A zombie's environment is empty, and a process may end between two reads.
     let environment = fs::read(dir.join("environ")).ok()?;
-    if !environment.split(|byte| *byte == 0).any(|variable| variable == wanted) {
+    if !environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == wanted)
+    {
         return None;
     }
     let command = fs::read(dir.join("cmdline")).ok()?;
-    Some(Process { pid, command: String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned() })
+    Some(Process {
+        pid,
+        command: String::from_utf8_lossy(&command)
+            .replace('\0', " ")
+            .trim()
+            .to_owned(),
+    })
 }
 
 /// Sends a signal; a process that has just ended is as good as signalled.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use ipengine_protocol::handshake::{ClientSide, HandshakeError, PROOF_LEN, Role, SERVER_HELLO_LEN, Secret};
 use ipengine_protocol::{
-    Assembler, ClientId, EngineId, Event, EventEnvelope, Incoming, Message, Request, Submit, Targets, Work, frame,
+    Assembler, ClientId, EngineId, Event, EventEnvelope, Incoming, Message, Outcome, Request, Submit,
+    Targets, Work, frame,
 };
 use sha2::Sha256;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -39,6 +40,18 @@ pub fn nonce() -> [u8; 32] {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).expect("random bytes");
     nonce
+}
+
+/// The request that begins a conversation.
+#[must_use]
+pub fn opening(id: [u8; 16]) -> Request {
+    Request::Open {
+        client: ClientId(id),
+        user: "raw".to_owned(),
+        software: "test".to_owned(),
+        python: None,
+        events_seen: 0,
+    }
 }
 
 /// The client secret of a job.
@@ -86,7 +99,13 @@ pub fn unix(job: &MpiJob) -> UnixStream {
 #[must_use]
 pub fn tcp_address(job: &MpiJob) -> SocketAddr {
     let url = job.record().urls.into_iter().next().expect("a TCP address");
-    let port = url.trim_end_matches('/').rsplit(':').next().expect("a port").parse().expect("a number");
+    let port = url
+        .trim_end_matches('/')
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .parse()
+        .expect("a number");
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
@@ -110,7 +129,12 @@ impl RawClient {
             .max_frame_size(Some(frame::MAX_FRAME_LEN));
         let upgraded = client::client_with_config("ws://gateway/", stream, Some(limits));
         let (web, _) = upgraded.unwrap_or_else(|error| panic!("no WebSocket: {error}"));
-        Self { web, binding, assembler: Assembler::new(u64::MAX), counter: 0 }
+        Self {
+            web,
+            binding,
+            assembler: Assembler::new(u64::MAX),
+            counter: 0,
+        }
     }
 
     /// Sends one binary message. A gateway that has hung up does not matter here: the next read tells.
@@ -139,7 +163,10 @@ impl RawClient {
                 }
                 Ok(_) => {}
                 Err(tokio_tungstenite::tungstenite::Error::Io(error))
-                    if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) =>
                 {
                     panic!("the gateway is silent");
                 }
@@ -192,17 +219,11 @@ impl RawClient {
     /// When the gateway does not welcome it.
     pub fn open(&mut self, job: &MpiJob) {
         self.prove(secret(job)).expect("the token is right");
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).expect("random bytes");
-        let open = Request::Open {
-            client: ClientId(id),
-            user: "raw".to_owned(),
-            software: "test".to_owned(),
-            python: None,
-            events_seen: 0,
+        let [id, _] = *nonce().as_chunks().0 else {
+            unreachable!("32 bytes are twice 16")
         };
-        self.request(&open, Vec::new());
-        let welcome = self.event(|event| matches!(event, Event::Welcome(_)).then_some(()));
+        self.request(&opening(id), Vec::new());
+        let welcome = self.event(|event, _| matches!(event, Event::Welcome(_)).then_some(()));
         welcome.expect("a welcome");
     }
 
@@ -217,7 +238,13 @@ impl RawClient {
     pub fn submit(&mut self, targets: &[u32], work: Work) -> u64 {
         self.counter += 1;
         let targets = Targets::All(targets.iter().copied().map(EngineId).collect());
-        let submit = Submit { counter: self.counter, targets, work, each: None, label: None };
+        let submit = Submit {
+            counter: self.counter,
+            targets,
+            work,
+            each: None,
+            label: None,
+        };
         self.request(&Request::Submit(submit), Vec::new());
         self.counter
     }
@@ -229,14 +256,53 @@ impl RawClient {
     ///
     /// # Panics
     /// When the gateway sends what is no event.
-    pub fn event<T>(&mut self, mut pick: impl FnMut(&Event) -> Option<T>) -> Result<T, String> {
+    pub fn event<T>(&mut self, mut pick: impl FnMut(&Event, &[Bytes]) -> Option<T>) -> Result<T, String> {
         loop {
             let bytes = self.receive()?;
-            let Incoming::Message(message) = self.assembler.take(bytes).expect("a frame") else { continue };
+            let Incoming::Message(message) = self.assembler.take(bytes).expect("a frame") else {
+                continue;
+            };
             let envelope: EventEnvelope = message.decode().expect("an event");
-            if let Some(found) = pick(&envelope.event) {
+            if envelope.number > 0 {
+                // A gateway would wait for a client that has not fetched what it was sent.
+                self.request(
+                    &Request::Ack {
+                        events: envelope.number,
+                    },
+                    Vec::new(),
+                );
+            }
+            if let Some(found) = pick(&envelope.event, &message.blobs) {
                 return Ok(found);
             }
         }
+    }
+
+    /// Why the gateway rejects an instruction.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn rejection(&mut self, wanted: u64) -> String {
+        let reason = self.event(|event, _| match event {
+            Event::Rejected { counter, reason } if *counter == wanted => Some(reason.clone()),
+            _ => None,
+        });
+        reason.expect("the connection lives")
+    }
+
+    /// So many outcomes of an instruction, in the order of arrival.
+    ///
+    /// # Panics
+    /// When they do not come.
+    pub fn outcomes(&mut self, wanted: u64, count: usize) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        while outcomes.len() < count {
+            let outcome = self.event(|event, _| match event {
+                Event::Finished { counter, outcome, .. } if *counter == wanted => Some(outcome.clone()),
+                _ => None,
+            });
+            outcomes.push(outcome.expect("the connection lives"));
+        }
+        outcomes
     }
 }

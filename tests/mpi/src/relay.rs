@@ -36,13 +36,18 @@ impl Relay {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // An upstream that is gone means that the job has ended.
-                let Ok(gateway) = UnixStream::connect(&upstream) else { return };
+                let Ok(gateway) = UnixStream::connect(&upstream) else {
+                    return;
+                };
                 if theirs.join(&client, &gateway).is_err() {
                     return;
                 }
             }
         });
-        Self { path: path.to_owned(), state }
+        Self {
+            path: path.to_owned(),
+            state,
+        }
     }
 
     /// For a client's `url`.
@@ -62,7 +67,9 @@ impl Relay {
 
     /// Waits until so many connections have come in total.
     pub fn wait_connections(&self, count: usize) {
-        until("another connection", || (self.state.accepted.load(Ordering::SeqCst) >= count).then_some(()));
+        until("another connection", || {
+            (self.state.accepted.load(Ordering::SeqCst) >= count).then_some(())
+        });
     }
 }
 

@@ -44,8 +44,16 @@ pub fn code(source: &str) -> Work {
 /// What to connect to, for tests that connect by themselves.
 #[must_use]
 pub fn options(access_file: &Path, url: Option<&str>) -> Options {
-    let which = Which { file: Some(access_file.to_owned()), cluster: None, url: url.map(str::to_owned) };
-    Options { which, timeout: LIMIT, ..Options::default() }
+    let which = Which {
+        file: Some(access_file.to_owned()),
+        cluster: None,
+        url: url.map(str::to_owned),
+    };
+    Options {
+        which,
+        timeout: LIMIT,
+        ..Options::default()
+    }
 }
 
 fn ids(targets: &[u32]) -> Vec<EngineId> {
@@ -60,7 +68,9 @@ impl Session {
     #[must_use]
     pub fn open(access_file: &Path, url: Option<&str>) -> Self {
         let client = Client::connect(options(access_file, url));
-        Self { client: client.unwrap_or_else(|error| panic!("no connection: {error}")) }
+        Self {
+            client: client.unwrap_or_else(|error| panic!("no connection: {error}")),
+        }
     }
 
     /// Submits work for all of `targets`.
@@ -69,8 +79,16 @@ impl Session {
     /// When the library refuses it.
     pub fn send(&self, targets: &[u32], work: Work, blobs: Vec<Bytes>) -> u64 {
         let targets = Targets::All(ids(targets));
-        let instruction = Instruction { targets, work, blobs, each: None, label: None };
-        self.client.submit(instruction).expect("the instruction is accepted locally")
+        let instruction = Instruction {
+            targets,
+            work,
+            blobs,
+            each: None,
+            label: None,
+        };
+        self.client
+            .submit(instruction)
+            .expect("the instruction is accepted locally")
     }
 
     /// Submits source text.
@@ -90,7 +108,12 @@ impl Session {
     pub fn must(&self, targets: &[u32], source: &str) -> Vec<Arc<Arrived>> {
         let arrived = self.run(targets, source);
         for one in &arrived {
-            assert!(one.outcome.is_done(), "engine {} on {source:?}: {:?}", one.engine, one.outcome);
+            assert!(
+                one.outcome.is_done(),
+                "engine {} on {source:?}: {:?}",
+                one.engine,
+                one.outcome
+            );
         }
         arrived
     }
@@ -100,13 +123,22 @@ impl Session {
     /// # Panics
     /// When they do not come.
     pub fn finish(&self, counter: u64) -> Vec<Arc<Arrived>> {
-        let done = self.client.wait(&[counter], Some(LIMIT), false).expect("the session lives");
+        let done = self
+            .client
+            .wait(&[counter], Some(LIMIT), false)
+            .expect("the session lives");
         if !done {
             let running = self.client.running(counter);
-            panic!("instruction {counter} has not ended: {running:?} still run, {:?}", self.status_now());
+            panic!(
+                "instruction {counter} has not ended: {running:?} still run, {:?}",
+                self.status_now()
+            );
         }
         let outcomes = self.client.outcomes(counter).expect("it is known");
-        outcomes.into_iter().map(|outcome| outcome.expect("finished means all")).collect()
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.expect("finished means all"))
+            .collect()
     }
 
     /// The value of an expression on one engine, as JSON.
@@ -116,7 +148,11 @@ impl Session {
 
     /// Pulls one expression from engines.
     pub fn pull(&self, targets: &[u32], expression: &str, format: PullFormat) -> Vec<Arc<Arrived>> {
-        let work = Work::Pull { names: vec![expression.to_owned()], format, single: true };
+        let work = Work::Pull {
+            names: vec![expression.to_owned()],
+            format,
+            single: true,
+        };
         self.finish(self.send(targets, work, Vec::new()))
     }
 
@@ -131,8 +167,15 @@ impl Session {
             if self.stream(counter, engine, OutputName::Stdout).contains(text) {
                 return;
             }
-            assert!(!ended, "the instruction ended without printing {text:?}: {:?}", self.client.outcomes(counter));
-            let changes = self.client.wait_change(counter, seen, Some(LIMIT)).expect("the session lives");
+            assert!(
+                !ended,
+                "the instruction ended without printing {text:?}: {:?}",
+                self.client.outcomes(counter)
+            );
+            let changes = self
+                .client
+                .wait_change(counter, seen, Some(LIMIT))
+                .expect("the session lives");
             assert!(changes > seen, "engine {engine} does not print {text:?}");
             seen = changes;
         }
@@ -144,10 +187,13 @@ impl Session {
     /// When the instruction is unknown.
     pub fn stream(&self, counter: u64, engine: u32, name: OutputName) -> String {
         let outputs = self.client.outputs(counter, 0).expect("it is known");
-        let wanted = |output: &&Output| {
-            output.engine == EngineId(engine) && output.kind == OutputKind::Stream(name)
-        };
-        outputs.iter().filter(wanted).map(|output| output.text.as_str()).collect()
+        let wanted =
+            |output: &&Output| output.engine == EngineId(engine) && output.kind == OutputKind::Stream(name);
+        outputs
+            .iter()
+            .filter(wanted)
+            .map(|output| output.text.as_str())
+            .collect()
     }
 
     /// What an engine wrote on stdout.
@@ -173,7 +219,10 @@ impl Session {
 
     fn interrupt_target(&self, target: InterruptTarget) -> Vec<InterruptReport> {
         let question = self.client.interrupt(target).expect("the session lives");
-        question.wait(Some(LIMIT)).expect("the gateway carries it out").expect("the gateway answers in time")
+        question
+            .wait(Some(LIMIT))
+            .expect("the gateway carries it out")
+            .expect("the gateway answers in time")
     }
 
     /// What everybody is doing.
@@ -182,7 +231,10 @@ impl Session {
     /// When the gateway does not answer.
     pub fn status_now(&self) -> Status {
         let question = self.client.status().expect("the session lives");
-        question.wait(Some(LIMIT)).expect("the gateway carries it out").expect("the gateway answers in time")
+        question
+            .wait(Some(LIMIT))
+            .expect("the gateway carries it out")
+            .expect("the gateway answers in time")
     }
 
     /// Stops the cluster and waits until the world has ended; the reason.
@@ -190,7 +242,9 @@ impl Session {
     /// # Panics
     /// When it does not end.
     pub fn shutdown(&self) -> String {
-        self.client.shutdown("the test is over").expect("the session lives");
+        self.client
+            .shutdown("the test is over")
+            .expect("the session lives");
         self.wait_ended()
     }
 
@@ -199,6 +253,9 @@ impl Session {
     /// # Panics
     /// When it does not.
     pub fn wait_ended(&self) -> String {
-        self.client.wait_end(Some(LIMIT)).expect("the session is not closed").expect("the world ends in time")
+        self.client
+            .wait_end(Some(LIMIT))
+            .expect("the session is not closed")
+            .expect("the world ends in time")
     }
 }

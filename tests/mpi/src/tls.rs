@@ -41,7 +41,9 @@ pub fn connect(address: SocketAddr) -> (Tls, Vec<u8>) {
     let mut tcp = TcpStream::connect(address).expect("somebody listens");
     tcp.set_read_timeout(Some(LIMIT)).expect("a limit");
     tls.complete_io(&mut tcp).expect("TLS");
-    let binding = tls.export_keying_material(vec![0; 32], EXPORTER_LABEL, None).expect("TLS 1.2 or newer");
+    let binding = tls
+        .export_keying_material(vec![0; 32], EXPORTER_LABEL, None)
+        .expect("TLS 1.2 or newer");
     (StreamOwned::new(tls, tcp), binding)
 }
 
@@ -130,6 +132,8 @@ impl ServerCertVerifier for Blind {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider().signature_verification_algorithms.supported_schemes()
+        ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

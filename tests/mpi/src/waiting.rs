@@ -14,11 +14,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// # Panics
 /// When nothing is found within [`LIMIT`].
 pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    until_within(what, LIMIT, look).unwrap_or_else(|| panic!("waited {LIMIT:?} in vain for {what}"))
+    until_within(LIMIT, look).unwrap_or_else(|| panic!("waited {LIMIT:?} in vain for {what}"))
 }
 
 /// The same with another limit; `None` when it is over.
-pub fn until_within<T>(_what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn until_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
         if let Some(found) = look() {

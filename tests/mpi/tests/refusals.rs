@@ -26,20 +26,32 @@ fn assert_says(text: &str, wanted: &[&str]) {
 }
 
 fn no_connection_file(job: &MpiJob) {
-    assert!(!job.access_file().exists(), "a connection file of a cluster that never was");
+    assert!(
+        !job.access_file().exists(),
+        "a connection file of a cluster that never was"
+    );
 }
 
 #[test]
 fn another_mpis_launcher() {
-    let launch = Launch::plain(4).without_mpiexec().env("PMI_RANK", Some("0")).env("PMI_SIZE", Some("4"));
+    let launch = Launch::plain(4)
+        .without_mpiexec()
+        .env("PMI_RANK", Some("0"))
+        .env("PMI_SIZE", Some("4"));
     let (job, text) = refused(launch);
-    assert_says(&text, &["MPICH", "4 processes", "Open MPI", "world of 1", "--check"]);
+    assert_says(
+        &text,
+        &["MPICH", "4 processes", "Open MPI", "world of 1", "--check"],
+    );
     no_connection_file(&job);
 }
 
 #[test]
 fn another_mpis_launcher_seen_by_a_later_rank() {
-    let launch = Launch::plain(4).without_mpiexec().env("PMI_RANK", Some("2")).env("PMI_SIZE", Some("4"));
+    let launch = Launch::plain(4)
+        .without_mpiexec()
+        .env("PMI_RANK", Some("2"))
+        .env("PMI_SIZE", Some("4"));
     let (job, _) = refused(launch);
     no_connection_file(&job);
 }
@@ -85,7 +97,14 @@ fn a_python_of_another_minor_version() {
         path
     });
     let (job, text) = refused(Launch::plain(2).python(Some(&python)));
-    assert_says(&text, &["built for Python", &ours, &python.parent().expect("a directory").display().to_string()]);
+    assert_says(
+        &text,
+        &[
+            "built for Python",
+            &ours,
+            &python.parent().expect("a directory").display().to_string(),
+        ],
+    );
     no_connection_file(&job);
 }
 
@@ -127,14 +146,19 @@ fn a_directory_that_cannot_be_written() {
 #[test]
 fn a_cluster_name_that_leaves_the_directory() {
     let (_job, text) = refused(Launch::plain(1).option("--cluster", "../up"));
-    assert!(text.contains("../up") || text.contains("cannot be used multiple times"), "{text}");
+    assert!(
+        text.contains("../up") || text.contains("cannot be used multiple times"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_rank_that_is_no_engine() {
     let stranger = "from mpi4py import MPI\nimport time\ntime.sleep(60)";
     let python = venv_python().display().to_string();
-    let launch = Launch::plain(1).option("--start-timeout", "3").and_ranks_of(&[&python, "-c", stranger]);
+    let launch = Launch::plain(1)
+        .option("--start-timeout", "3")
+        .and_ranks_of(&[&python, "-c", stranger]);
     let (job, text) = refused(launch);
     assert_says(&text, &["rank 1", "no engine"]);
     no_connection_file(&job);
@@ -142,7 +166,9 @@ fn a_rank_that_is_no_engine() {
 
 #[test]
 fn a_rank_that_never_initialises_mpi() {
-    let launch = Launch::plain(1).option("--start-timeout", "3").and_ranks_of(&["sleep", "60"]);
+    let launch = Launch::plain(1)
+        .option("--start-timeout", "3")
+        .and_ranks_of(&["sleep", "60"]);
     let (job, text) = refused(launch);
     assert_says(&text, &["MPI_Init", "3 s", "ipengine-mpi"]);
     no_connection_file(&job);
@@ -165,5 +191,7 @@ fn a_name_that_is_in_use() {
 fn a_launcher_that_does_not_exist() {
     let (job, text) = refused(Launch::resident(1).env("PATH", Some("/nowhere")));
     assert_says(&text, &["cannot run mpiexec"]);
-    no_connection_file(&job);
+    let reason = job.wait_post_mortem();
+    assert!(reason.contains("cannot run mpiexec"), "{reason}");
+    assert!(job.record().token.is_none());
 }

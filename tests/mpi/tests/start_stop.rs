@@ -20,14 +20,24 @@ fn check_world(job: &MpiJob) {
         assert_eq!(theirs, json!([rank, size]));
     }
     let sum = client.must(&job.all(), "MPI.COMM_WORLD.allreduce(1)");
-    assert!(sum.iter().all(|one| ipengine_tests::outcome::shown(one) == size.to_string()));
+    assert!(
+        sum.iter()
+            .all(|one| ipengine_tests::outcome::shown(one) == size.to_string())
+    );
 }
 
 fn check_banner(job: &MpiJob) {
-    let text = ipengine_tests::until("the banner", || Some(job.text()).filter(|text| text.contains(".json")));
+    let text = ipengine_tests::until("the banner", || {
+        Some(job.text()).filter(|text| text.contains(".json"))
+    });
     let token = job.record().token.expect("a token");
     assert!(!text.contains(&token), "the token is printed: {text}");
-    for wanted in ["test", "Python 3.", "Open MPI", &job.access_file().display().to_string()] {
+    for wanted in [
+        "cluster     test",
+        "Python      3.",
+        "Open MPI",
+        &job.access_file().display().to_string(),
+    ] {
         assert!(text.contains(wanted), "{wanted:?} is missing in {text}");
     }
 }
@@ -36,7 +46,10 @@ fn start_and_stop(launch: Launch) {
     let mut job = launch.start();
     check_world(&job);
     check_banner(&job);
-    let mode = fs::metadata(job.access_file()).expect("the connection file").permissions().mode();
+    let mode = fs::metadata(job.access_file())
+        .expect("the connection file")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     job.stop();
     let reason = job.record().ended.expect("a post-mortem").reason;
@@ -78,26 +91,40 @@ fn without_a_launcher() {
     start_and_stop(Launch::plain(1).without_mpiexec());
 }
 
+/// Open MPI's mpiexec makes TERM of INT for its ranks.
+fn names_signal(reason: &str) -> bool {
+    reason.contains("SIGTERM") || reason.contains("SIGINT")
+}
+
 /// The launcher is told to end while every engine is busy: outcomes, post-mortem, and nothing left.
 fn signalled(launch: Launch, signal: Signal) {
     let mut job = launch.start();
     let client = job.connect();
-    let counter = client.begin(&job.all(), "import time\nprint('here', flush=True)\nwhile True: time.sleep(0.01)");
-    job.all().iter().for_each(|engine| client.wait_output(counter, *engine, "here"));
+    let counter = client.begin(
+        &job.all(),
+        "import time\nprint('here', flush=True)\nwhile True: time.sleep(0.01)",
+    );
+    job.all()
+        .iter()
+        .for_each(|engine| client.wait_output(counter, *engine, "here"));
     job.signal(signal);
     for arrived in client.finish(counter) {
         let ended = matches!(arrived.outcome, Outcome::Interrupted(_) | Outcome::Lost(_));
         assert!(ended, "{:?}", arrived.outcome);
     }
     let heard = client.wait_ended();
-    assert!(heard.contains(signal.as_str()), "clients hear {heard:?}");
+    assert!(names_signal(&heard), "clients hear {heard:?}");
     let status = job.wait_exit();
-    assert_ne!(status.code(), None, "the launcher itself ends in good order: {status}");
+    assert_ne!(
+        status.code(),
+        None,
+        "the launcher itself ends in good order: {status}"
+    );
     drop(client);
     job.wait_gone();
     job.check_files();
     let written = job.wait_post_mortem();
-    assert!(written.contains(signal.as_str()), "the post-mortem says {written:?}");
+    assert_eq!(written, heard);
 }
 
 #[test]
@@ -125,7 +152,10 @@ fn resident_ends_by_int() {
 fn plain_ends_when_mpiexec_is_killed() {
     let mut job = Launch::plain(2).start();
     let client = job.connect();
-    let counter = client.begin(&[0, 1], "import time\nprint('here', flush=True)\nwhile True: time.sleep(0.01)");
+    let counter = client.begin(
+        &[0, 1],
+        "import time\nprint('here', flush=True)\nwhile True: time.sleep(0.01)",
+    );
     client.wait_output(counter, 0, "here");
     job.signal(Signal::SIGKILL);
     job.wait_exit();
@@ -140,11 +170,19 @@ fn plain_ends_when_mpiexec_is_killed() {
 fn a_busy_world_stops_at_a_clients_word() {
     let mut job = Launch::plain(2).start();
     let client = job.connect();
-    let busy = client.begin(&[0, 1], "import time\nprint('here', flush=True)\nwhile True: time.sleep(0.01)");
+    let busy = client.begin(
+        &[0, 1],
+        "import time\nprint('here', flush=True)\nwhile True: time.sleep(0.01)",
+    );
     let queued = client.begin(&[0, 1], "x = 1");
     client.wait_output(busy, 1, "here");
     job.stop();
-    assert!(client.finish(busy).iter().all(|one| matches!(one.outcome, Outcome::Interrupted(_))));
+    assert!(
+        client
+            .finish(busy)
+            .iter()
+            .all(|one| matches!(one.outcome, Outcome::Interrupted(_)))
+    );
     for arrived in client.finish(queued) {
         assert!(!arrived.outcome.is_done(), "{:?}", arrived.outcome);
     }
@@ -165,8 +203,14 @@ fn every_rank_has_its_log() {
     let client = job.connect();
     client.must(&[0, 1], "import ipengine\nprint('I am', ipengine.rank)");
     let question = client.logs(ipengine_protocol::EngineId(1), 1000).expect("asked");
-    let logs = question.wait(Some(ipengine_tests::LIMIT)).expect("answered").expect("in time");
-    assert!(String::from_utf8_lossy(&logs.stdout).contains("I am 1"), "{logs:?}");
+    let logs = question
+        .wait(Some(ipengine_tests::LIMIT))
+        .expect("answered")
+        .expect("in time");
+    assert!(
+        String::from_utf8_lossy(&logs.stdout).contains("I am 1"),
+        "{logs:?}"
+    );
     let file = fs::read_to_string(&logs.stdout_path).expect("the file is on this host");
     assert!(file.contains("I am 1") && !file.contains("I am 0"));
     drop(client);
