@@ -88,6 +88,7 @@ impl Control {
                 work,
                 blobs,
             }),
+            ToEngine::Recall { orders } => self.on_recall(&orders),
             ToEngine::Interrupt { request, order } => self.on_interrupt(request, order),
             ToEngine::Comm { order, answer } => self.inbox.answer_comm(order, answer),
             // Ended on all targets: nothing of it is kept here beyond its acked outcome.
@@ -107,6 +108,14 @@ impl Control {
         self.summaries
             .insert(instruction.order, instruction.work.summary());
         self.inbox.push(instruction);
+    }
+
+    fn on_recall(&mut self, orders: &[Order]) {
+        let orders = self.inbox.recall(orders);
+        if !orders.is_empty() {
+            orders.iter().for_each(|order| drop(self.summaries.remove(order)));
+            self.outbound.keep(FromEngine::Recalled { orders }, Vec::new());
+        }
     }
 
     fn on_interrupt(&mut self, request: u64, order: Option<Order>) {

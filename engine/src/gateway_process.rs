@@ -27,7 +27,12 @@ pub fn run() -> Result<(), Error> {
     let inheritance: Inheritance = serde_json::from_str(&line).map_err(Error::Greeting)?;
     let listeners = listeners(&inheritance);
     let (reports, launcher) = mpsc::channel(REPORTS);
-    std::thread::spawn(move || forward_reports(stdin, &reports));
+    if inheritance.reports {
+        std::thread::spawn(move || forward_reports(stdin, &reports));
+    } else {
+        // A death is not explained by anybody else: the gateway need not wait for words.
+        drop(reports);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

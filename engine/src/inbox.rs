@@ -238,6 +238,17 @@ impl Inbox {
         self.changed.notify_one();
     }
 
+    /// Takes back those of `orders` that have not begun.
+    pub fn recall(&self, orders: &[Order]) -> Vec<Order> {
+        let mut state = self.state();
+        let (back, stay) = std::mem::take(&mut state.queue)
+            .into_iter()
+            .partition(|i| orders.contains(&i.order));
+        state.queue = stay;
+        let back: VecDeque<Instruction> = back;
+        back.into_iter().map(|instruction| instruction.order).collect()
+    }
+
     /// Delivers the gateway's answer to [`Self::await_comm`].
     pub fn answer_comm(&self, order: Order, answer: CommAnswer) {
         self.state().comm_answer = Some((order, answer));
@@ -337,6 +348,15 @@ mod tests {
         assert_eq!(inbox.interrupt(Some(Order(3))), Whereabouts::Waiting);
         inbox.push(instruction(3));
         assert!(matches!(inbox.next(None), Next::Doomed(i) if i.order == Order(3)));
+    }
+
+    #[test]
+    fn what_has_begun_is_not_given_back() {
+        let inbox = inbox();
+        (1..=3).for_each(|order| inbox.push(instruction(order)));
+        assert!(matches!(inbox.next(None), Next::Run(i) if i.order == Order(1)));
+        assert_eq!(inbox.recall(&[Order(1), Order(2), Order(7)]), [Order(2)]);
+        assert!(matches!(inbox.next(None), Next::Run(i) if i.order == Order(3)));
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub struct Inheritance {
     pub clients: RawFd,
     /// The engines' Unix listener's descriptor.
     pub engines: RawFd,
+    /// Whether the launcher is watched, so that reports of it will follow.
+    pub reports: bool,
 }
 
 /// The sockets that stay open over a restart of the gateway.
@@ -143,7 +145,7 @@ impl Supervisor {
         let addresses = interfaces::advertised(listening, plan.interface.as_deref())?;
         let config = configure(plan, &addresses)?;
         let record = record_of(plan, &config, addresses);
-        let (gateway, reports) = spawn_gateway(&sockets, config)?;
+        let (gateway, reports) = spawn_gateway(&sockets, config, plan.resident)?;
         let mut this = Self {
             gateway,
             reports,
@@ -363,13 +365,14 @@ fn record_of(plan: &Plan, config: &Config, addresses: Vec<SocketAddr>) -> Gatewa
     }
 }
 
-fn spawn_gateway(sockets: &Sockets, config: Config) -> Result<(Child, ChildStdin), Error> {
+fn spawn_gateway(sockets: &Sockets, config: Config, reports: bool) -> Result<(Child, ChildStdin), Error> {
     let log = detach::open_log(&config.run_dir.join("logs").join("gateway.log"))?;
     let inheritance = Inheritance {
         config,
         tcp: sockets.tcp.as_raw_fd(),
         clients: sockets.clients.as_raw_fd(),
         engines: sockets.engines.as_raw_fd(),
+        reports,
     };
     sockets.set_inheritable(true)?;
     let mut command = Command::new(THIS_PROGRAM);

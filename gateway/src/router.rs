@@ -16,6 +16,7 @@ mod interrupt;
 mod loss;
 mod outcome;
 mod pool;
+mod recall;
 mod registry;
 mod rendezvous;
 mod request;

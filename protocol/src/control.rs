@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineId, InstructionId, LossCause, Order, Outcome, OutputName, PythonVersion, Timing, Work};
 use crate::event::InterruptReport;
+use crate::{EngineId, InstructionId, LossCause, Order, Outcome, OutputName, PythonVersion, Timing, Work};
 
 /// Gateway to engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,12 @@ pub enum ToEngine {
     Stable {
         /// All orders up to this one that the engine had.
         up_to: Order,
+    },
+    /// Give back those of these instructions that have not begun: another engine can run them sooner. Work lane, behind
+    /// the `Run`s meant. Answered by [`FromEngine::Recalled`].
+    Recall {
+        /// Instructions for one of several engines.
+        orders: Vec<Order>,
     },
     /// What are you doing? Control lane.
     Status {
@@ -133,6 +139,11 @@ pub enum FromEngine {
         outcome: Outcome,
         /// When it ran.
         timing: Timing,
+    },
+    /// These instructions were recalled before they began and will have no outcome here.
+    Recalled {
+        /// In the order of the total order.
+        orders: Vec<Order>,
     },
     /// Answer to `Interrupt`.
     Interrupted {

@@ -108,7 +108,11 @@ impl RemoteException {
     /// `type: message`, the last line of a traceback.
     #[must_use]
     pub fn summary(&self) -> String {
-        if self.message.is_empty() { self.type_name.clone() } else { format!("{}: {}", self.type_name, self.message) }
+        if self.message.is_empty() {
+            self.type_name.clone()
+        } else {
+            format!("{}: {}", self.type_name, self.message)
+        }
     }
 }
 
@@ -151,7 +155,11 @@ mod attributes {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            pairs.iter().cloned().collect::<BTreeMap<_, _>>().serialize(serializer)
+            pairs
+                .iter()
+                .cloned()
+                .collect::<BTreeMap<_, _>>()
+                .serialize(serializer)
         } else {
             pairs.serialize(serializer)
         }
@@ -186,7 +194,9 @@ mod embedded_json {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<String>, D::Error> {
         if !deserializer.is_human_readable() {
             return Option::<String>::deserialize(deserializer);
         }

@@ -72,7 +72,9 @@ impl Frame {
             return self.pieces.swap_remove(0);
         }
         let mut whole = BytesMut::with_capacity(self.len());
-        self.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+        self.pieces
+            .iter()
+            .for_each(|piece| whole.extend_from_slice(piece));
         whole.freeze()
     }
 
@@ -88,9 +90,16 @@ impl Frame {
 /// direction of the connection uses; it is used only if the payload does not fit a message frame.
 pub fn frames(message: &Message, transfer: u32) -> impl Iterator<Item = Frame> + '_ {
     let bulk = message.blob_len() > CHUNK_LEN as u64;
-    let chunks = if bulk { chunk_pieces(&message.blobs) } else { Vec::new() };
+    let chunks = if bulk {
+        chunk_pieces(&message.blobs)
+    } else {
+        Vec::new()
+    };
     let last = message_frame(message, if bulk { transfer } else { 0 });
-    chunks.into_iter().map(move |pieces| chunk_frame(transfer, pieces)).chain(std::iter::once(last))
+    chunks
+        .into_iter()
+        .map(move |pieces| chunk_frame(transfer, pieces))
+        .chain(std::iter::once(last))
 }
 
 fn message_frame(message: &Message, transfer: u32) -> Frame {
@@ -99,7 +108,10 @@ fn message_frame(message: &Message, transfer: u32) -> Frame {
     fixed.put_u32_le(transfer);
     fixed.put_u32_le(u32::try_from(message.head.len()).expect("heads are below MAX_HEAD_LEN"));
     fixed.put_u32_le(u32::try_from(message.blobs.len()).expect("parts are below MAX_BLOBS"));
-    message.blobs.iter().for_each(|blob| fixed.put_u64_le(blob.len() as u64));
+    message
+        .blobs
+        .iter()
+        .for_each(|blob| fixed.put_u64_le(blob.len() as u64));
     fixed.extend_from_slice(&message.head);
     let mut pieces = vec![fixed.freeze()];
     if transfer == 0 {
@@ -172,7 +184,11 @@ impl Assembler {
     /// An assembler that refuses transfers over `max_payload` bytes.
     #[must_use]
     pub fn new(max_payload: u64) -> Self {
-        Self { open: HashMap::new(), held: 0, max_payload: max_payload.min(MAX_PAYLOAD_LEN) }
+        Self {
+            open: HashMap::new(),
+            held: 0,
+            max_payload: max_payload.min(MAX_PAYLOAD_LEN),
+        }
     }
 
     /// Takes one frame (without length prefix). Memory grows with the bytes that came, never with what they announce.
@@ -200,7 +216,11 @@ impl Assembler {
             return Err(too_long("payload", self.held + length, self.max_payload));
         }
         if self.open.len() >= MAX_OPEN_TRANSFERS && !self.open.contains_key(&transfer) {
-            return Err(too_long("number of transfers", self.open.len() as u64 + 1, MAX_OPEN_TRANSFERS as u64));
+            return Err(too_long(
+                "number of transfers",
+                self.open.len() as u64 + 1,
+                MAX_OPEN_TRANSFERS as u64,
+            ));
         }
         self.open.entry(transfer).or_default().extend_from_slice(&frame);
         self.held += length;
@@ -215,18 +235,29 @@ impl Assembler {
             return Err(too_long("head", head_len as u64, MAX_HEAD_LEN as u64));
         }
         if count > MAX_BLOBS {
-            return Err(too_long("number of parts", u64::from(count), u64::from(MAX_BLOBS)));
+            return Err(too_long(
+                "number of parts",
+                u64::from(count),
+                u64::from(MAX_BLOBS),
+            ));
         }
         need(&frame, u64::from(count) * 8 + head_len as u64)?;
         let lengths: Vec<u64> = (0..count).map(|_| frame.get_u64_le()).collect();
         let total = self.checked_total(&lengths)?;
         let head = frame.split_to(head_len);
-        let payload = if transfer == 0 { frame } else { self.close_transfer(transfer, &frame)? };
+        let payload = if transfer == 0 {
+            frame
+        } else {
+            self.close_transfer(transfer, &frame)?
+        };
         split_payload(head, payload, &lengths, total, transfer)
     }
 
     fn checked_total(&self, lengths: &[u64]) -> Result<u64, DecodeError> {
-        let total = lengths.iter().try_fold(0u64, |sum, length| sum.checked_add(*length)).unwrap_or(u64::MAX);
+        let total = lengths
+            .iter()
+            .try_fold(0u64, |sum, length| sum.checked_add(*length))
+            .unwrap_or(u64::MAX);
         if total > self.max_payload {
             return Err(too_long("payload", total, self.max_payload));
         }
@@ -253,19 +284,33 @@ fn split_payload(
     let present = payload.len() as u64;
     if present != total {
         return Err(match transfer {
-            0 if present < total => DecodeError::Truncated { needed: total, present },
+            0 if present < total => DecodeError::Truncated {
+                needed: total,
+                present,
+            },
             0 => DecodeError::Trailing(present - total),
-            _ => DecodeError::Transfer { transfer, needed: total, present },
+            _ => DecodeError::Transfer {
+                transfer,
+                needed: total,
+                present,
+            },
         });
     }
     // The sum was checked against what is there, so no length exceeds the address space.
-    let blobs = lengths.iter().map(|length| payload.split_to(*length as usize)).collect();
+    let blobs = lengths
+        .iter()
+        .map(|length| payload.split_to(*length as usize))
+        .collect();
     Ok(Message { head, blobs })
 }
 
 fn need(frame: &Bytes, needed: u64) -> Result<(), DecodeError> {
     let present = frame.len() as u64;
-    if present < needed { Err(DecodeError::Truncated { needed, present }) } else { Ok(()) }
+    if present < needed {
+        Err(DecodeError::Truncated { needed, present })
+    } else {
+        Ok(())
+    }
 }
 
 fn read_u8(frame: &mut Bytes) -> Result<u8, DecodeError> {

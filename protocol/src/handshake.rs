@@ -103,7 +103,9 @@ pub enum HandshakeError {
     #[error("the other side does not speak the ipengine-mpi protocol")]
     NotOurs,
     /// No version in common.
-    #[error("protocol versions do not meet: here {ours_oldest} to {ours}, there {theirs_oldest} to {theirs}; {remedy}")]
+    #[error(
+        "protocol versions do not meet: here {ours_oldest} to {ours}, there {theirs_oldest} to {theirs}; {remedy}"
+    )]
     Version {
         /// Oldest version of this side.
         ours_oldest: u16,
@@ -117,7 +119,9 @@ pub enum HandshakeError {
         remedy: &'static str,
     },
     /// The server cannot prove that it holds the secret: a stale connection file, or somebody on a freed port.
-    #[error("the gateway does not hold the token of this connection file (a stale file, or another program took its address)")]
+    #[error(
+        "the gateway does not hold the token of this connection file (a stale file, or another program took its address)"
+    )]
     ServerProof,
     /// The client cannot.
     #[error("the token was refused")]
@@ -125,8 +129,18 @@ pub enum HandshakeError {
 }
 
 fn version_error(theirs_oldest: u16, theirs: u16) -> HandshakeError {
-    let remedy = if theirs_oldest > VERSION { "update this side" } else { "update the other side" };
-    HandshakeError::Version { ours_oldest: OLDEST_VERSION, ours: VERSION, theirs_oldest, theirs, remedy }
+    let remedy = if theirs_oldest > VERSION {
+        "update this side"
+    } else {
+        "update the other side"
+    };
+    HandshakeError::Version {
+        ours_oldest: OLDEST_VERSION,
+        ours: VERSION,
+        theirs_oldest,
+        theirs,
+        remedy,
+    }
 }
 
 /// The connecting side.
@@ -141,7 +155,11 @@ impl ClientSide {
     /// Begins. `binding` is the channel's binding, `nonce` 32 fresh random bytes.
     #[must_use]
     pub fn new(role: Role, secret: Secret, binding: &[u8], nonce: [u8; 32]) -> Self {
-        Self { hello: client_hello(role, OLDEST_VERSION, VERSION, nonce), secret, binding: binding.to_vec() }
+        Self {
+            hello: client_hello(role, OLDEST_VERSION, VERSION, nonce),
+            secret,
+            binding: binding.to_vec(),
+        }
     }
 
     /// The bytes to send first.
@@ -164,11 +182,22 @@ impl ClientSide {
             return Err(version_error(oldest, newest));
         }
         let signed = &answer[..SERVER_HELLO_LEN - PROOF_LEN];
-        let expected = proof(&self.secret, b"ipengine-mpi server", &[&self.hello, signed, &self.binding]);
+        let expected = proof(
+            &self.secret,
+            b"ipengine-mpi server",
+            &[&self.hello, signed, &self.binding],
+        );
         if !bool::from(expected.ct_eq(&answer[SERVER_HELLO_LEN - PROOF_LEN..])) {
             return Err(HandshakeError::ServerProof);
         }
-        Ok((proof(&self.secret, b"ipengine-mpi client", &[&self.hello, answer, &self.binding]), version))
+        Ok((
+            proof(
+                &self.secret,
+                b"ipengine-mpi client",
+                &[&self.hello, answer, &self.binding],
+            ),
+            version,
+        ))
     }
 
     /// Reads the verdict.
@@ -176,7 +205,11 @@ impl ClientSide {
     /// # Errors
     /// [`HandshakeError::ClientProof`] if it is a refusal.
     pub fn on_verdict(&self, verdict: &[u8]) -> Result<(), HandshakeError> {
-        if verdict == [1] { Ok(()) } else { Err(HandshakeError::ClientProof) }
+        if verdict == [1] {
+            Ok(())
+        } else {
+            Err(HandshakeError::ClientProof)
+        }
     }
 }
 
@@ -209,7 +242,10 @@ impl ServerSide {
         binding: &[u8],
         nonce: [u8; 32],
     ) -> Result<Self, Refusal> {
-        let stranger = || Refusal { error: HandshakeError::NotOurs, answer: None };
+        let stranger = || Refusal {
+            error: HandshakeError::NotOurs,
+            answer: None,
+        };
         let hello: &[u8; CLIENT_HELLO_LEN] = hello.try_into().map_err(|_| stranger())?;
         if &hello[..8] != MAGIC {
             return Err(stranger());
@@ -217,7 +253,10 @@ impl ServerSide {
         let (oldest, newest) = (u16_at(hello, 10), u16_at(hello, 12));
         if oldest > VERSION || newest < OLDEST_VERSION {
             let answer = Some(server_hello(STATUS_VERSION, 0, [0; 32]));
-            return Err(Refusal { error: version_error(oldest, newest), answer });
+            return Err(Refusal {
+                error: version_error(oldest, newest),
+                answer,
+            });
         }
         let role = Role::from_byte(hello[8]).ok_or_else(stranger)?;
         let secret = secret_of(role).ok_or_else(stranger)?;
@@ -226,7 +265,12 @@ impl ServerSide {
         let (signed, own_proof) = answer.split_at_mut(SERVER_HELLO_LEN - PROOF_LEN);
         own_proof.copy_from_slice(&proof(&secret, b"ipengine-mpi server", &[hello, signed, binding]));
         let expected = proof(&secret, b"ipengine-mpi client", &[hello, &answer, binding]);
-        Ok(Self { role, version, answer, expected })
+        Ok(Self {
+            role,
+            version,
+            answer,
+            expected,
+        })
     }
 
     /// The bytes to send.

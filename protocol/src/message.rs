@@ -20,7 +20,10 @@ pub struct Message {
 impl Message {
     /// Encodes `head`; the blobs are only referred to.
     pub fn new<T: Serialize>(head: &T, blobs: Vec<Bytes>) -> Self {
-        Self { head: codec::encode(head).into(), blobs }
+        Self {
+            head: codec::encode(head).into(),
+            blobs,
+        }
     }
 
     /// A message without binary parts.

@@ -67,10 +67,17 @@ impl fmt::Display for LossCause {
             LossKind::Signal(number) => write!(f, "was killed by signal {number} ({})", signal_name(number))?,
             LossKind::Exit(code) => write!(f, "ended its process with exit code {code}")?,
             LossKind::Abort(code) => write!(f, "called MPI_Abort with code {code}")?,
-            LossKind::LinkClosed => write!(f, "closed its link without a word (killed by SIGKILL or out of memory?)")?,
+            LossKind::LinkClosed => write!(
+                f,
+                "closed its link without a word (killed by SIGKILL or out of memory?)"
+            )?,
             LossKind::Stopped => write!(f, "was stopped")?,
         }
-        if self.detail.is_empty() { Ok(()) } else { write!(f, "; {}", self.detail) }
+        if self.detail.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; {}", self.detail)
+        }
     }
 }
 

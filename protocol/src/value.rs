@@ -54,6 +54,9 @@ impl ValueHead {
     /// The value without content.
     #[must_use]
     pub fn null() -> Self {
-        Self { kind: ValueKind::Null, blobs: 0 }
+        Self {
+            kind: ValueKind::Null,
+            blobs: 0,
+        }
     }
 }

@@ -77,7 +77,11 @@ pub enum PullFormat {
 }
 
 fn first_line(code: &str) -> String {
-    let line = code.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("");
+    let line = code
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or("");
     shorten(line)
 }
 

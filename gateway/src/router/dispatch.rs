@@ -14,7 +14,7 @@ impl<O: Outbox> Router<O> {
         while let Some(order) = self.next_in_queue(engine) {
             let row = &mut self.engines[engine.index()];
             let window = match self.instructions.get(&order) {
-                Some(instruction) if instruction.pooled => self.limits.pool_window,
+                Some(instruction) if instruction.candidates.is_some() => self.limits.pool_window,
                 _ => self.limits.window,
             };
             if !row.linked || row.is_gone() || row.in_flight >= window {
@@ -98,7 +98,7 @@ impl<O: Outbox> Router<O> {
         let order = self.next_order();
         let mut instruction =
             Instruction::new(order, task.id, vec![engine], task.work, task.blobs, task.bytes);
-        instruction.pooled = true;
+        instruction.candidates = Some(task.candidates);
         self.enqueue(order, instruction, now);
     }
 

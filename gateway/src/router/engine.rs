@@ -206,6 +206,7 @@ impl<O: Outbox> Router<O> {
                 self.pump(engine, now);
                 self.feed(engine, now);
             }
+            FromEngine::Recalled { orders } => self.on_recalled(engine, &orders, now),
             FromEngine::Signalled { signal } => self.on_signalled(engine, signal, now),
             FromEngine::Dying { cause, .. } => self.on_dying(engine, cause, now),
             FromEngine::Leaving => self.on_leaving(engine, now),
@@ -230,6 +231,7 @@ impl<O: Outbox> Router<O> {
         }
         let id = instruction.id;
         self.engines[engine.index()].running = Some(order);
+        self.recall_behind(engine, order);
         self.tell_client(
             id.client,
             Event::Started {

@@ -1,6 +1,7 @@
 //! An accepted instruction that has its place in the total order, until it has ended on all its targets.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use ipengine_protocol::{EngineId, InstructionId, Message, Order, ToEngine, Work};
@@ -30,8 +31,8 @@ pub(super) struct Instruction {
     /// `ToEngine::Run`, encoded once; with `shares` each target gets only its range of the blobs.
     message: Message,
     shares: Option<Vec<Range<usize>>>,
-    /// One of several engines was to run it.
-    pub(super) pooled: bool,
+    /// The engines of which one was to run it, if it came from the pool.
+    pub(super) candidates: Option<Rc<[EngineId]>>,
     /// Targets that get it only now are interrupted at once, as those were that had it.
     pub(super) interrupted: bool,
     pub(super) rendezvous: Rendezvous,
@@ -66,7 +67,7 @@ impl Instruction {
             work,
             message,
             shares: None,
-            pooled: false,
+            candidates: None,
             interrupted: false,
         }
     }
@@ -109,6 +110,11 @@ impl Instruction {
             .filter(|(_, found)| **found == stage)
             .map(|(target, _)| *target)
             .collect()
+    }
+
+    /// The blobs of all targets.
+    pub(super) fn into_blobs(self) -> Vec<Bytes> {
+        self.message.blobs
     }
 
     /// The message for one target. Shares all memory.

@@ -43,7 +43,7 @@ impl<O: Outbox> Router<O> {
         instruction.unfinished -= 1;
         let (id, unfinished) = (instruction.id, instruction.unfinished);
         row.last_run = Some((order, id));
-        if instruction.pooled && timing.completed > timing.started {
+        if instruction.candidates.is_some() && timing.completed > timing.started {
             row.learn_pace(timing.completed - timing.started);
         }
         self.tell_client(

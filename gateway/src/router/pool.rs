@@ -10,6 +10,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ipengine_protocol::{EngineId, InstructionId, Work};
 
+/// Ages count up from here for new tasks and down for those that were given back.
+const MIDDLE: u64 = 1 << 63;
+
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) id: InstructionId,
@@ -23,6 +26,8 @@ pub(super) struct Task {
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     last: u64,
+    /// How many were put in front of all others.
+    returned: u64,
     tasks: HashMap<u64, Task>,
     groups: Vec<Group>,
 }
@@ -44,19 +49,34 @@ impl Pool {
     /// Puts a task at the end; returns its age.
     pub(super) fn push(&mut self, task: Task) -> u64 {
         self.last += 1;
-        match self
+        let age = MIDDLE + self.last;
+        self.group(&task.candidates).waiting.push_back(age);
+        self.tasks.insert(age, task);
+        age
+    }
+
+    /// Puts a task that was given before in front of all others; returns its age.
+    pub(super) fn push_front(&mut self, task: Task) -> u64 {
+        self.returned += 1;
+        let age = MIDDLE - self.returned;
+        self.group(&task.candidates).waiting.push_front(age);
+        self.tasks.insert(age, task);
+        age
+    }
+
+    fn group(&mut self, candidates: &Rc<[EngineId]>) -> &mut Group {
+        let known = self
             .groups
-            .iter_mut()
-            .find(|group| group.candidates == task.candidates)
-        {
-            Some(group) => group.waiting.push_back(self.last),
-            None => self.groups.push(Group {
-                candidates: task.candidates.clone(),
-                waiting: [self.last].into(),
-            }),
-        }
-        self.tasks.insert(self.last, task);
-        self.last
+            .iter()
+            .position(|group| group.candidates == *candidates);
+        let at = known.unwrap_or_else(|| {
+            self.groups.push(Group {
+                candidates: candidates.clone(),
+                waiting: VecDeque::new(),
+            });
+            self.groups.len() - 1
+        });
+        &mut self.groups[at]
     }
 
     /// Whether an older task with these candidates waits.

@@ -105,7 +105,13 @@ impl Engine {
     }
 
     pub(super) fn has_pool_room(&self, limits: &Limits) -> bool {
-        matches!(self.life, Life::Alive) && self.linked && self.unfinished() < self.pool_window(limits)
+        // An engine says that it runs something only when that takes long: nothing small may wait behind it.
+        let window = if self.running.is_some() {
+            1
+        } else {
+            self.pool_window(limits)
+        };
+        matches!(self.life, Life::Alive) && self.linked && self.unfinished() < window
     }
 }
 

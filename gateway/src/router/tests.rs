@@ -395,3 +395,54 @@ fn the_gateway_leaves_when_everything_is_fetched_or_its_time_is_over() {
     bench.ask(ADA, Request::Ack { events: last }).unwrap();
     assert!(bench.router.may_leave(bench.now));
 }
+
+#[test]
+fn tasks_behind_a_long_one_are_taken_back_and_run_elsewhere() {
+    let mut bench = Bench::new(2, Limits::default());
+    let tiny = Duration::from_micros(20);
+    // Tiny tasks make the engines' windows wide.
+    for counter in 1..=20 {
+        bench.submit(ADA, counter, one_of(&[0, 1]));
+        for (rank, order) in bench.runs() {
+            bench.finish(rank, order, tiny);
+        }
+    }
+    (21..=28).for_each(|counter| bench.submit(ADA, counter, one_of(&[0, 1])));
+    let (first, second): (Vec<_>, Vec<_>) = bench.runs().into_iter().partition(|(rank, _)| *rank == 0);
+    let first: Vec<Order> = first.into_iter().map(|(_, order)| order).collect();
+    assert!(first.len() > 1, "nothing was sent ahead");
+    bench.say(0, FromEngine::Started { order: first[0] });
+    let behind = first[1..].to_vec();
+    let recalled = bench.sent();
+    assert!(
+        recalled.contains(&(
+            0,
+            ToEngine::Recall {
+                orders: behind.clone()
+            }
+        )),
+        "{recalled:?}"
+    );
+    for (rank, order) in second {
+        bench.finish(rank, order, tiny);
+    }
+    // What comes back goes to the idle engine and not behind the long task again.
+    bench.say(
+        0,
+        FromEngine::Recalled {
+            orders: behind.clone(),
+        },
+    );
+    let mut again = bench.runs();
+    assert_eq!(again.len(), behind.len());
+    assert!(again.iter().all(|(rank, _)| *rank == 1), "{again:?}");
+    again.push((0, first[0]));
+    for (rank, order) in again {
+        bench.finish(rank, order, tiny);
+    }
+    let finished = bench
+        .events(ADA)
+        .into_iter()
+        .filter(|event| matches!(event, Event::Finished { .. }));
+    assert_eq!(finished.count(), 28);
+}
