@@ -46,7 +46,7 @@ def measure(binding: str, rounds: int, calls: int) -> list[_bench.Figure]:
 
 def main() -> None:
     options = _bench.options(__doc__)
-    rounds, calls = (3, 20) if options.quick else (9, 200)
+    rounds, calls = (3, 20) if options.quick else (9, 100)
     report = _bench.Report(
         "Round trip of an instruction that does nothing",
         f"{ENGINES} engines of each product alive at once; {rounds} rounds that take turns, "

@@ -57,7 +57,7 @@ def measure(n: int, rounds: int, peers: dict[str, Callable[[int], float]]) -> li
 
 def main() -> None:
     options = _bench.options(__doc__)
-    rounds = 2 if options.quick else 7
+    rounds = 2 if options.quick else 5
     report = _bench.Report(
         "Start",
         "From `Cluster(n)` in a running Python until every engine answered an instruction; "

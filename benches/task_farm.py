@@ -57,7 +57,7 @@ def measure(binding: str, rounds: int, tasks: int) -> list[_bench.Figure]:
 
 def main() -> None:
     options = _bench.options(__doc__)
-    rounds, tasks = (2, 200) if options.quick else (5, 2000)
+    rounds, tasks = (2, 200) if options.quick else (5, 1000)
     report = _bench.Report(
         "Task farm",
         f"{tasks} tasks that do nothing over {ENGINES} engines, {rounds} rounds that take turns; "
