@@ -11,7 +11,7 @@ use crate::launch::{root, venv_python};
 const PICKLER: &str = "
 import sys
 sys.path.insert(0, sys.argv[1])
-from ipengine import _canning
+import ipengine._canning as _canning
 space = {'__name__': '__main__'}
 exec(compile(sys.stdin.read(), '<test>', 'exec'), space)
 call = (space['f'], space.get('args', ()), space.get('kwargs', {}))

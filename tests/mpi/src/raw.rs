@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -305,4 +306,31 @@ impl RawClient {
         }
         outcomes
     }
+}
+
+/// Listens at `path` as a gateway that speaks versions `oldest` to `newest` only, for one client.
+///
+/// # Panics
+/// When it cannot listen.
+pub fn other_version_at(path: &Path, oldest: u16, newest: u16) {
+    let listener = UnixListener::bind(path).expect("a socket");
+    std::thread::spawn(move || {
+        let Ok((stream, _)) = listener.accept() else {
+            return;
+        };
+        let Ok(mut web) = tokio_tungstenite::tungstenite::accept(stream) else {
+            return;
+        };
+        // What it hears is a hello whose versions do not matter.
+        if web.read().is_ok() {
+            let mut answer = [0; SERVER_HELLO_LEN];
+            answer[..8].copy_from_slice(b"IPENGMPI");
+            answer[8] = 1;
+            answer[12..14].copy_from_slice(&oldest.to_le_bytes());
+            answer[14..16].copy_from_slice(&newest.to_le_bytes());
+            let _ = web.send(WebMessage::Binary(Bytes::copy_from_slice(&answer)));
+            // Until the client hangs up.
+            while web.read().is_ok() {}
+        }
+    });
 }
