@@ -54,7 +54,7 @@ impl Facts {
         let warning = match thread_level.as_str() {
             "multiple" => String::new(),
             level => {
-                format!("  warning     MPI grants thread level {level}: hung collectives cannot be broken\n")
+                format!("  warning     MPI grants thread level {level} only\n")
             }
         };
         format!(

@@ -43,7 +43,7 @@ pub struct EngineArgs {
     /// Where and under which name.
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// Thread level to ask MPI for. With less than `multiple`, hung collectives cannot be broken.
+    /// Thread level to ask MPI for. MPI may grant less; the banner says so.
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = ThreadLevel::Multiple)]
     pub thread_level: ThreadLevel,
     /// The Python to run as [default: the one beside this program, VIRTUAL_ENV, CONDA_PREFIX, then python3 on PATH].

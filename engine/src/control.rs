@@ -81,16 +81,23 @@ impl Control {
         match message {
             ToEngine::Welcome { received } | ToEngine::Ack { received } => self.outbound.acked(received),
             ToEngine::Run {
-                order, targets, work, ..
-            } => self.on_run(Instruction {
                 order,
                 targets,
                 work,
-                blobs,
-            }),
+                comm_suspect,
+                ..
+            } => {
+                self.on_run(Instruction {
+                    order,
+                    targets,
+                    comm_suspect,
+                    work,
+                    blobs,
+                });
+            }
             ToEngine::Recall { orders } => self.on_recall(&orders),
             ToEngine::Interrupt { request, order } => self.on_interrupt(request, order),
-            ToEngine::Comm { order, answer } => self.inbox.answer_comm(order, answer),
+            ToEngine::Comm { order, round, answer } => self.inbox.answer_comm(order, round, answer),
             // Ended on all targets: nothing of it is kept here beyond its acked outcome.
             ToEngine::Stable { .. } => {}
             ToEngine::Status { request } => self.on_status(request),
@@ -194,10 +201,13 @@ impl Control {
                 self.outbound
                     .keep(FromEngine::Display { order, msg_type }, vec![content.into()]);
             }
-            FromMain::CommWanted(order) => self.outbound.keep(FromEngine::CommWanted { order }, Vec::new()),
-            FromMain::CommWithdrawn(order) => self
+            FromMain::CommWanted(order, round) => self
                 .outbound
-                .keep(FromEngine::CommWithdrawn { order }, Vec::new()),
+                .keep(FromEngine::CommWanted { order, round }, Vec::new()),
+            FromMain::CommWithdrawn(order, round) => {
+                self.outbound
+                    .keep(FromEngine::CommWithdrawn { order, round }, Vec::new());
+            }
             FromMain::Finished {
                 order,
                 outcome,

@@ -59,7 +59,7 @@ pub enum Error {
     },
     /// A cluster of this name is alive.
     #[error(
-        "cluster {cluster} is already running (gateway process {pid} on {host}); choose another name with --cluster"
+        "cluster {cluster} is already running (process {pid} on {host}); choose another name with --cluster"
     )]
     AlreadyRunning {
         /// Its name.

@@ -125,12 +125,16 @@ fn run_one(py: Python<'_>, runtime: &Rc<Runtime>, glue: &Glue, instruction: Inst
     let Instruction {
         order,
         targets,
+        comm_suspect,
         work,
         blobs,
-        ..
     } = instruction;
     let started = now();
-    runtime.begin(order, targets.into_iter().map(|EngineId(rank)| rank).collect());
+    runtime.begin(
+        order,
+        targets.into_iter().map(|EngineId(rank)| rank).collect(),
+        comm_suspect,
+    );
     let answer = glue.call(py, &work, &blobs);
     drop(blobs);
     let answer = answer.and_then(|answer| values::outcome(&answer, linked_version()));

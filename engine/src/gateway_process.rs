@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use ipengine_gateway::{LauncherReport, Listeners};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
@@ -27,11 +28,9 @@ pub fn run() -> Result<(), Error> {
     let inheritance: Inheritance = serde_json::from_str(&line).map_err(Error::Greeting)?;
     let listeners = listeners(&inheritance);
     let (reports, launcher) = mpsc::channel(REPORTS);
-    if inheritance.reports {
+    let signalled = reports.clone();
+    if inheritance.config.launcher {
         std::thread::spawn(move || forward_reports(stdin, &reports));
-    } else {
-        // A death is not explained by anybody else: the gateway need not wait for words.
-        drop(reports);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -40,12 +39,15 @@ pub fn run() -> Result<(), Error> {
     let local = tokio::task::LocalSet::new();
     let ended = local.block_on(&runtime, async {
         let (ready, is_ready) = oneshot::channel();
+        tokio::task::spawn_local(stop_on_signals(signalled)?);
         tokio::task::spawn_local(async move {
             if is_ready.await.is_ok() {
                 tell_supervisor("ready");
             }
         });
-        ipengine_gateway::serve(inheritance.config, listeners, launcher, ready).await
+        ipengine_gateway::serve(inheritance.config, listeners, launcher, ready)
+            .await
+            .map_err(Error::from)
     });
     match ended {
         Ok(ended) => {
@@ -53,11 +55,29 @@ pub fn run() -> Result<(), Error> {
             Ok(())
         }
         Err(error) => {
-            let error = Error::from(error);
             tell_supervisor(&crate::error::chain(&error));
             Err(error)
         }
     }
+}
+
+/// INT or TERM, as a batch system sends to every process of a job: the world stops in good order; once it has ended,
+/// the next one ends the lingering.
+fn stop_on_signals(reports: mpsc::Sender<LauncherReport>) -> Result<impl Future<Output = ()>, Error> {
+    let watch = |kind| signal(kind).map_err(Error::io("watch for signals"));
+    let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+    Ok(async move {
+        loop {
+            let name = tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            };
+            let reason = format!("the gateway received {name}");
+            if reports.send(LauncherReport::Stop { reason }).await.is_err() {
+                return;
+            }
+        }
+    })
 }
 
 fn tell_supervisor(words: &str) {

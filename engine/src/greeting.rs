@@ -31,7 +31,7 @@ pub struct Briefing {
     pub cluster: String,
     /// For logs.
     pub run_dir: PathBuf,
-    /// Rank 0's working directory and search path, so that remote ranks see what the user sees.
+    /// Rank 0's `PYTHONPATH`.
     pub python_path: Option<String>,
 }
 

@@ -21,6 +21,8 @@ pub struct Instruction {
     pub order: Order,
     /// All targets, in the order that gives `ipengine.comm` its ranks.
     pub targets: Vec<EngineId>,
+    /// The latest instruction of these targets that failed since their communicator was made.
+    pub comm_suspect: Option<Order>,
     /// What to do.
     pub work: Work,
     /// Its binary parts.
@@ -42,10 +44,10 @@ pub enum FromMain {
         /// Output written before it.
         ends: Ends,
     },
-    /// The instruction waits for a communicator.
-    CommWanted(Order),
+    /// The instruction waits for a communicator, in this round.
+    CommWanted(Order, u32),
     /// It was interrupted while waiting.
-    CommWithdrawn(Order),
+    CommWithdrawn(Order, u32),
     /// It ended.
     Finished {
         /// The instruction.
@@ -97,7 +99,7 @@ struct State {
     armed: Option<Order>,
     doomed: HashSet<Order>,
     stop: bool,
-    comm_answer: Option<(Order, CommAnswer)>,
+    comm_answer: Option<(Order, u32, CommAnswer)>,
     /// Output below these offsets belongs to instructions whose end was reported.
     floor: Ends,
 }
@@ -212,19 +214,19 @@ impl Inbox {
 
     /// Asks the gateway for leave to create a communicator and waits for its answer. An interrupt withdraws the
     /// request; the gateway answers all the same, since other ranks may have been sent in already.
-    pub fn await_comm(&self, order: Order) -> CommAnswer {
-        self.report(FromMain::CommWanted(order));
+    pub fn await_comm(&self, order: Order, round: u32) -> CommAnswer {
+        self.report(FromMain::CommWanted(order, round));
         let mut state = self.state();
         let mut withdrawn = false;
         loop {
-            if let Some((answered, answer)) = state.comm_answer.take()
-                && answered == order
+            if let Some((answered, of_round, answer)) = state.comm_answer.take()
+                && (answered, of_round) == (order, round)
             {
                 return answer;
             }
             if state.armed == Some(order) && !withdrawn {
                 withdrawn = true;
-                self.report(FromMain::CommWithdrawn(order));
+                self.report(FromMain::CommWithdrawn(order, round));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -250,8 +252,8 @@ impl Inbox {
     }
 
     /// Delivers the gateway's answer to [`Self::await_comm`].
-    pub fn answer_comm(&self, order: Order, answer: CommAnswer) {
-        self.state().comm_answer = Some((order, answer));
+    pub fn answer_comm(&self, order: Order, round: u32, answer: CommAnswer) {
+        self.state().comm_answer = Some((order, round, answer));
         self.changed.notify_one();
     }
 
@@ -318,6 +320,7 @@ mod tests {
         Instruction {
             order: Order(order),
             targets: vec![EngineId(0)],
+            comm_suspect: None,
             work: Work::Clear,
             blobs: Vec::new(),
         }

@@ -113,6 +113,7 @@ impl GatewayAddress {
 
     async fn connect_unix(&self, socket: &Path) -> Result<Connection, Error> {
         let stream = UnixStream::connect(socket).await.map_err(Error::io("connect"))?;
+        SOCKET.store(stream.as_raw_fd(), Ordering::SeqCst);
         self.greet(Box::new(stream), &[]).await
     }
 

@@ -11,7 +11,7 @@ use ipengine_protocol::{CommAnswer, Order};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
-use crate::error::chain;
+use crate::error::{Error, chain};
 use crate::inbox::{FromMain, Inbox};
 use crate::output::OutputFiles;
 use crate::world::{World, handle_bits};
@@ -37,6 +37,10 @@ pub struct Runtime {
 struct Current {
     order: Order,
     targets: Vec<u32>,
+    /// Communicators made in it.
+    rounds: u32,
+    /// The latest instruction of the same targets that failed since their communicator was made.
+    suspect: Option<Order>,
 }
 
 /// Communicators made so far, by the ordered tuple of their targets.
@@ -79,8 +83,13 @@ impl Runtime {
     }
 
     /// An instruction begins.
-    pub fn begin(&self, order: Order, targets: Vec<u32>) {
-        *self.current.borrow_mut() = Some(Current { order, targets });
+    pub fn begin(&self, order: Order, targets: Vec<u32>, suspect: Option<Order>) {
+        *self.current.borrow_mut() = Some(Current {
+            order,
+            targets,
+            rounds: 0,
+            suspect,
+        });
     }
 
     /// It has ended.
@@ -155,29 +164,52 @@ fn emit(msg_type: String, content: String) -> PyResult<()> {
     Ok(())
 }
 
-/// The communicator of the running instruction's targets, created when all of them have asked: (handle, generation).
+/// The communicator of the running instruction's targets, created when all of them have asked: its handle, its
+/// generation, and the failed instruction that makes it suspect.
 #[pyfunction]
-fn comm_handle(py: Python<'_>) -> PyResult<(u64, u64)> {
+fn comm_handle(py: Python<'_>) -> PyResult<(u64, u64, Option<u64>)> {
     let runtime = runtime()?;
-    let (order, targets) = match &*runtime.current.borrow() {
-        Some(current) => (current.order, current.targets.clone()),
+    let (order, targets, round, suspect) = match &*runtime.current.borrow() {
+        Some(Current {
+            order,
+            targets,
+            rounds,
+            suspect,
+        }) => (*order, targets.clone(), *rounds, *suspect),
         None => {
             return Err(PyRuntimeError::new_err(
                 "ipengine.comm exists only while an instruction runs",
             ));
         }
     };
-    if let Some(made) = runtime.communicators.borrow().made.get(&targets) {
-        return Ok(*made);
+    if let Some((handle, generation)) = runtime.communicators.borrow().made.get(&targets) {
+        // A communicator that was made in this instruction is younger than any failure that the gateway knew of.
+        return Ok((
+            *handle,
+            *generation,
+            suspect.filter(|_| round == 0).map(|Order(number)| number),
+        ));
     }
+    // Before the others are sent in: they would wait in MPI for a rank that cannot come.
+    runtime
+        .world
+        .borrow()
+        .may_create_communicator()
+        .map_err(refused)?;
     let inbox = Arc::clone(&runtime.inbox);
-    match py.detach(move || inbox.await_comm(order)) {
-        CommAnswer::Create => create(py, &runtime, order, targets),
+    match py.detach(move || inbox.await_comm(order, round)) {
+        CommAnswer::Create => {
+            create(py, &runtime, order, targets).map(|(handle, generation)| (handle, generation, None))
+        }
         CommAnswer::Refused { .. } if runtime.inbox.is_armed(order) => Err(PyKeyboardInterrupt::new_err(
             "interrupted by a client while waiting for the other targets",
         )),
         CommAnswer::Refused { reason } => Err(PyRuntimeError::new_err(format!("ipengine.comm: {reason}"))),
     }
+}
+
+fn refused(error: Error) -> PyErr {
+    PyRuntimeError::new_err(format!("ipengine.comm: {}", chain(&error)))
 }
 
 fn create(py: Python<'_>, runtime: &Rc<Runtime>, order: Order, targets: Vec<u32>) -> PyResult<(u64, u64)> {

@@ -1,8 +1,8 @@
 //! Resident mode: `ipengine-mpi serve -- mpiexec …`. Owns the gateway, runs the launcher, reads its messages, returns
 //! its exit code, and keeps the allocation while clients still fetch results.
 
-use std::io::Write;
-use std::process::{ChildStdin, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipengine_gateway::LauncherReport;
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::cli::ServeArgs;
 use crate::error::Error;
 use crate::place::Place;
-use crate::supervisor::{GatewayProcess, Plan, Supervisor};
+use crate::supervisor::{Plan, ReportPipe, Supervisor};
 
 /// Time for an orderly stop of the world before the launcher is sent TERM: ranks have 10 s to finalise.
 const STOP_GRACE: Duration = Duration::from_secs(15);
@@ -32,22 +32,23 @@ const NOT_RUN: u8 = 127;
 pub fn run(args: &ServeArgs) -> Result<u8, Error> {
     let place = Place::create(args.place.cluster.as_deref())?;
     let plan = Plan::new(&place, &args.place, true, 0)?;
-    let (gateway, reports) = Supervisor::start(&plan)?.split();
+    let gateway = Supervisor::start(&plan)?;
+    let reports = gateway.pipe();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::io("start the launcher's runtime"))?;
     runtime.block_on(async {
-        let code = run_launcher(&place, &args.launcher, Reports::new(reports)).await?;
+        let code = run_launcher(&place, &args.launcher, reports).await?;
         outlast(gateway).await?;
         Ok(code)
     })
 }
 
 /// Keeps the allocation while the gateway lingers for clients that still fetch. INT or TERM ends that.
-async fn outlast(mut gateway: GatewayProcess) -> Result<(), Error> {
-    let pid = i32::try_from(gateway.pid()).map(Pid::from_raw);
-    let mut ended = tokio::task::spawn_blocking(move || gateway.wait());
+async fn outlast(gateway: Supervisor) -> Result<(), Error> {
+    let pid = gateway.gateway_pid();
+    let mut ended = tokio::task::spawn_blocking(move || gateway.watch());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("watch for signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch for signals"))?;
     loop {
@@ -60,33 +61,14 @@ async fn outlast(mut gateway: GatewayProcess) -> Result<(), Error> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        if let Ok(pid) = pid {
+        if let Ok(pid) = i32::try_from(pid.load(Ordering::SeqCst)).map(Pid::from_raw) {
             // It may have ended this moment; the wait will tell.
             let _ = kill(pid, Signal::SIGTERM);
         }
     }
 }
 
-/// The pipe to the gateway.
-#[derive(Clone)]
-struct Reports(std::rc::Rc<std::cell::RefCell<ChildStdin>>);
-
-impl Reports {
-    fn new(pipe: ChildStdin) -> Self {
-        Self(std::rc::Rc::new(std::cell::RefCell::new(pipe)))
-    }
-
-    /// A gateway that has ended reads no more; that is no reason to stop the launcher.
-    fn send(&self, report: &LauncherReport) {
-        let line = serde_json::to_string(report).expect("plain data");
-        let mut pipe = self.0.borrow_mut();
-        if let Err(error) = writeln!(pipe, "{line}") {
-            tracing::warn!(%error, "the gateway does not hear the launcher any more");
-        }
-    }
-}
-
-async fn run_launcher(place: &Place, command: &[String], reports: Reports) -> Result<u8, Error> {
+async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) -> Result<u8, Error> {
     let (program, arguments) = command.split_first().expect("clap requires one");
     let spawned = Command::new(program)
         .args(arguments)
@@ -121,7 +103,7 @@ async fn run_launcher(place: &Place, command: &[String], reports: Reports) -> Re
 }
 
 /// Shows the launcher's messages as they come and passes them on.
-async fn tee(stderr: impl AsyncRead + Unpin, reports: Reports) {
+async fn tee(stderr: impl AsyncRead + Unpin, reports: ReportPipe) {
     let mut lines = BufReader::new(stderr).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line).into_owned();
@@ -137,7 +119,7 @@ async fn finish_tee(tee: JoinHandle<()>) {
 }
 
 /// Waits for the launcher; INT or TERM begins an orderly stop, the second one ends it at once.
-async fn watch(child: &mut Child, reports: &Reports) -> Result<ExitStatus, Error> {
+async fn watch(child: &mut Child, reports: &ReportPipe) -> Result<ExitStatus, Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("watch for signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch for signals"))?;
     let mut deadlines = Deadlines::default();
@@ -170,7 +152,7 @@ impl Deadlines {
         }
     }
 
-    fn advance(&mut self, child: &Child, reports: &Reports, cause: &str) {
+    fn advance(&mut self, child: &Child, reports: &ReportPipe, cause: &str) {
         let pid = child
             .id()
             .and_then(|pid| i32::try_from(pid).ok())

@@ -11,8 +11,10 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipengine_gateway::{Config, certificate};
+use ipengine_gateway::{Config, LauncherReport, certificate};
 use ipengine_protocol::handshake::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,9 @@ use crate::error::Error;
 use crate::interfaces;
 use crate::place::{Place, host_name};
 use crate::record::GatewayRecord;
+
+/// A gateway that dies again and again has a fault that another start does not mend.
+const MAX_RESTARTS: u32 = 5;
 
 /// Rank 0's word that the world is up: from then on the gateway outlives it.
 pub const STARTED: &str = "started";
@@ -76,8 +81,6 @@ pub struct Inheritance {
     pub clients: RawFd,
     /// The engines' Unix listener's descriptor.
     pub engines: RawFd,
-    /// Whether the launcher is watched, so that reports of it will follow.
-    pub reports: bool,
 }
 
 /// The sockets that stay open over a restart of the gateway.
@@ -116,11 +119,32 @@ impl Drop for Sockets {
     }
 }
 
-/// A running gateway process and the pipe to it.
+/// The pipe for reports to the gateway that runs now.
+#[derive(Clone)]
+pub struct ReportPipe(Arc<Mutex<ChildStdin>>);
+
+impl ReportPipe {
+    /// Sends a report. A gateway that has ended reads no more; that is no reason to stop the launcher.
+    pub fn send(&self, report: &LauncherReport) {
+        let line = serde_json::to_string(report).expect("plain data");
+        if let Err(error) = writeln!(self.lock(), "{line}") {
+            tracing::warn!(%error, "the gateway does not hear the launcher any more");
+        }
+    }
+
+    /// A panic while a line is written leaves at worst an unreadable line.
+    fn lock(&self) -> MutexGuard<'_, ChildStdin> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The gateway's keeper.
 pub struct Supervisor {
     gateway: Child,
-    reports: ChildStdin,
-    _sockets: Sockets,
+    pid: Arc<AtomicU32>,
+    pipe: ReportPipe,
+    sockets: Sockets,
+    config: Config,
     record: PathBuf,
 }
 
@@ -145,85 +169,69 @@ impl Supervisor {
         let addresses = interfaces::advertised(listening, plan.interface.as_deref())?;
         let config = configure(plan, &addresses)?;
         let record = record_of(plan, &config, addresses);
-        let (gateway, reports) = spawn_gateway(&sockets, config, plan.resident)?;
-        let mut this = Self {
-            gateway,
-            reports,
-            _sockets: sockets,
-            record: plan.record_path(),
-        };
-        this.await_ready(&plan.run_dir)?;
+        let (gateway, stdin) = spawn_gateway(&sockets, &config)?;
         record.write(&plan.record_path())?;
-        Ok(this)
-    }
-
-    fn await_ready(&mut self, run_dir: &Path) -> Result<(), Error> {
-        let mut stdout = BufReader::new(self.gateway.stdout.take().expect("piped"));
-        let mut line = String::new();
-        let read = stdout
-            .read_line(&mut line)
-            .map_err(Error::io("hear from the gateway"))?;
-        if read > 0 && line.trim() == "ready" {
-            return Ok(());
-        }
-        let reason = if read == 0 {
-            "it ended at once".to_owned()
-        } else {
-            line.trim().to_owned()
-        };
-        Err(Error::Gateway {
-            reason,
-            log: run_dir.join("logs").join("gateway.log"),
+        let pipe = ReportPipe(Arc::new(Mutex::new(stdin)));
+        let pid = Arc::new(AtomicU32::new(gateway.id()));
+        Ok(Self {
+            gateway,
+            pid,
+            pipe,
+            sockets,
+            config,
+            record: plan.record_path(),
         })
     }
 
-    /// The pipe for the launcher's reports, to be moved to whoever reads the launcher.
+    /// For whoever reads the launcher.
     #[must_use]
-    pub fn split(self) -> (GatewayProcess, ChildStdin) {
-        (
-            GatewayProcess {
-                child: self.gateway,
-                _sockets: self._sockets,
-                record: self.record,
-            },
-            self.reports,
-        )
-    }
-}
-
-/// The gateway process after its start.
-pub struct GatewayProcess {
-    child: Child,
-    _sockets: Sockets,
-    record: PathBuf,
-}
-
-impl GatewayProcess {
-    /// Its process id, to end it early.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn pipe(&self) -> ReportPipe {
+        self.pipe.clone()
     }
 
-    /// Ends it at once: there is no world for it to serve.
+    /// The gateway's process id, to end it early.
+    #[must_use]
+    pub fn gateway_pid(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.pid)
+    }
+
+    /// Ends the gateway at once: there is no world for it to serve.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn abandon(&mut self) -> Result<ExitStatus, Error> {
-        self.child.kill().map_err(Error::io("end the gateway"))?;
-        self.wait()
+    pub fn abandon(mut self) -> Result<(), Error> {
+        self.gateway.kill().map_err(Error::io("end the gateway"))?;
+        self.gateway.wait().map_err(Error::io("wait for the gateway"))?;
+        self.clear_record();
+        Ok(())
     }
 
-    /// Waits until it has ended (after lingering) and clears its record away.
+    /// Waits until the gateway has ended in good order (after lingering) and clears its record away. One that was
+    /// killed is started again, with the same sockets, certificate and secrets: engines and clients come back to it.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn wait(&mut self) -> Result<ExitStatus, Error> {
-        let status = self.child.wait().map_err(Error::io("wait for the gateway"))?;
+    pub fn watch(mut self) -> Result<ExitStatus, Error> {
+        let mut restarts = 0;
+        loop {
+            let status = self.gateway.wait().map_err(Error::io("wait for the gateway"))?;
+            if status.success() || restarts == MAX_RESTARTS {
+                self.clear_record();
+                return Ok(status);
+            }
+            restarts += 1;
+            tracing::error!(%status, restarts, "the gateway died and is started again");
+            let (gateway, stdin) = spawn_gateway(&self.sockets, &self.config)?;
+            self.pid.store(gateway.id(), Ordering::SeqCst);
+            self.gateway = gateway;
+            *self.pipe.lock() = stdin;
+        }
+    }
+
+    fn clear_record(&self) {
         if let Err(error) = std::fs::remove_file(&self.record) {
             tracing::warn!(%error, "cannot remove the gateway's record");
         }
-        Ok(status)
     }
 }
 
@@ -244,7 +252,7 @@ pub fn run() -> Result<(), Error> {
     };
     // Rank 0 may be gone already; the next line finds out.
     let _ = writeln!(io::stdout(), "{answer}");
-    let (mut gateway, _reports) = started?.split();
+    let gateway = started?;
     if !world_has_started()? {
         tracing::warn!("rank 0 ended before the world was up");
         gateway.abandon()?;
@@ -253,7 +261,7 @@ pub fn run() -> Result<(), Error> {
         return Ok(());
     }
     release_stdio()?;
-    let status = gateway.wait()?;
+    let status = gateway.watch()?;
     tracing::info!(%status, "gateway ended");
     Ok(())
 }
@@ -279,19 +287,19 @@ fn release_stdio() -> Result<(), Error> {
     nix::unistd::dup2_stdout(&null).map_err(gone)
 }
 
-/// Reads the supervisor's answer; blocks until it is there.
+/// Reads a supervisor's or gateway's one line of answer; blocks until it is there.
 ///
 /// # Errors
-/// [`Error::Gateway`] with the supervisor's words.
+/// [`Error::Gateway`] with its words.
 pub fn read_answer(answer: impl Read, log: &Path) -> Result<(), Error> {
     let mut line = String::new();
     BufReader::new(answer)
         .read_line(&mut line)
-        .map_err(Error::io("hear from the supervisor"))?;
+        .map_err(Error::io("hear from the gateway"))?;
     match line.trim() {
         "ready" => Ok(()),
         "" => Err(Error::Gateway {
-            reason: "its supervisor ended at once".to_owned(),
+            reason: "it ended at once".to_owned(),
             log: log.to_owned(),
         }),
         words => Err(Error::Gateway {
@@ -344,6 +352,7 @@ fn configure(plan: &Plan, addresses: &[SocketAddr]) -> Result<Config, Error> {
             .map(|address| format!("wss://{address}/"))
             .collect(),
         host: host_name(),
+        launcher: plan.resident,
         linger: plan.linger,
         client_secret: fresh_secret()?,
         engine_secret: fresh_secret()?,
@@ -365,23 +374,25 @@ fn record_of(plan: &Plan, config: &Config, addresses: Vec<SocketAddr>) -> Gatewa
     }
 }
 
-fn spawn_gateway(sockets: &Sockets, config: Config, reports: bool) -> Result<(Child, ChildStdin), Error> {
-    let log = detach::open_log(&config.run_dir.join("logs").join("gateway.log"))?;
+/// Starts a gateway process and waits until it listens.
+fn spawn_gateway(sockets: &Sockets, config: &Config) -> Result<(Child, ChildStdin), Error> {
+    let log = config.run_dir.join("logs").join("gateway.log");
     let inheritance = Inheritance {
-        config,
+        config: config.clone(),
         tcp: sockets.tcp.as_raw_fd(),
         clients: sockets.clients.as_raw_fd(),
         engines: sockets.engines.as_raw_fd(),
-        reports,
     };
     sockets.set_inheritable(true)?;
     let mut command = Command::new(THIS_PROGRAM);
     command
         .arg0(NAME)
         .arg("internal-gateway")
+        // A signal to the launcher's or `serve`'s group is theirs to answer.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(log);
+        .stderr(detach::open_log(&log)?);
     let mut child = detach::scrubbed(&mut command)
         .spawn()
         .map_err(Error::io("start the gateway process"))?;
@@ -390,5 +401,6 @@ fn spawn_gateway(sockets: &Sockets, config: Config, reports: bool) -> Result<(Ch
     let mut stdin = child.stdin.take().expect("piped above");
     let text = serde_json::to_string(&inheritance).expect("plain data");
     writeln!(stdin, "{text}").map_err(Error::io("configure the gateway"))?;
+    read_answer(child.stdout.take().expect("piped above"), &log)?;
     Ok((child, stdin))
 }

@@ -180,11 +180,25 @@ impl World {
         Ok(Some(text))
     }
 
+    /// Whether this process may create another communicator; asked before the other targets are sent in.
+    ///
+    /// # Errors
+    /// [`Error::TooManyCommunicators`].
+    pub fn may_create_communicator(&self) -> Result<(), Error> {
+        if self.created < MAX_COMMUNICATORS {
+            Ok(())
+        } else {
+            Err(Error::TooManyCommunicators {
+                limit: MAX_COMMUNICATORS,
+            })
+        }
+    }
+
     /// Creates the communicator whose rank i is the i-th of `ranks`. Collective over `ranks`: the caller has heard from
     /// the gateway that all of them are here.
     ///
     /// # Errors
-    /// [`Error::Mpi`], also when this process has created as many as it may.
+    /// [`Error::Mpi`].
     pub fn create_communicator(&mut self, ranks: &[u32], order: u64) -> Result<ffi::MPI_Comm, Error> {
         let private = self.private.ok_or(Error::Mpi {
             call: "MPI_Comm_create_group before the greeting",

@@ -26,6 +26,9 @@ pub struct Config {
     pub urls: Vec<String>,
     /// Name of this host.
     pub host: String,
+    /// Whether the supervisor runs the launcher and reports what it says.
+    #[serde(default)]
+    pub launcher: bool,
     /// Seconds to stay after the end of the world while results have not been fetched; 300 at most.
     #[serde(default = "default_linger")]
     pub linger: u64,

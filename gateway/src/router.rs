@@ -84,6 +84,8 @@ pub struct Router<O> {
     pool: Pool,
     last_order: u64,
     last_question: u64,
+    /// Target tuples that have a communicator, and the latest instruction that failed on one of them since.
+    comms: HashMap<Vec<EngineId>, Option<Order>>,
     interrupts: Interrupts,
     questions: Questions,
     timers: Timers,
@@ -107,6 +109,7 @@ impl<O: Outbox> Router<O> {
             pool: Pool::default(),
             last_order: 0,
             last_question: 0,
+            comms: HashMap::new(),
             interrupts: Interrupts::default(),
             questions: Questions::default(),
             timers: Timers::default(),

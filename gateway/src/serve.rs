@@ -66,7 +66,7 @@ async fn run(
         name: config.cluster.clone(),
         software: config.software.clone(),
         size: config.size,
-        launcher: !launcher.is_closed(),
+        launcher: config.launcher && !launcher.is_closed(),
         linger: Duration::from_secs(config.linger),
     };
     let router = Router::new(cluster, limits.clone(), Hub::default(), switchboard::now());

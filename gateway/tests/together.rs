@@ -63,7 +63,9 @@ async fn a_communicator_is_created_when_every_target_has_asked() {
     client.submit(&[0, 1, 2]).await;
     for engine in &mut engines {
         let order = engine.run().await;
-        engine.send(FromEngine::CommWanted { order }, vec![]).await;
+        engine
+            .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+            .await;
     }
     for engine in &mut engines {
         assert_eq!(comm(engine).await, CommAnswer::Create);
@@ -77,13 +79,17 @@ async fn a_target_that_ends_without_asking_frees_the_others() {
     let mut client = gateway.client().await;
     client.submit(&[0, 1, 2]).await;
     let order = engines[0].run().await;
-    engines[0].send(FromEngine::CommWanted { order }, vec![]).await;
+    engines[0]
+        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .await;
     engines[1].run().await;
     engines[1].finish(order).await;
     let reason = refused("rank 1 ended this instruction without using ipengine.comm");
     assert_eq!(comm(&mut engines[0]).await, reason);
     engines[2].run().await;
-    engines[2].send(FromEngine::CommWanted { order }, vec![]).await;
+    engines[2]
+        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .await;
     assert_eq!(
         comm(&mut engines[2]).await,
         reason,
@@ -99,14 +105,20 @@ async fn who_stops_waiting_frees_the_others() {
     client.submit(&[0, 1, 2]).await;
     let order = engines[0].run().await;
     engines[1].run().await;
-    engines[0].send(FromEngine::CommWanted { order }, vec![]).await;
+    engines[0]
+        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .await;
     // So that rank 0 has asked before rank 1 withdraws.
     engines[0].send(FromEngine::Started { order }, vec![]).await;
     client
         .wait_for(|event, _| matches!(event, ipengine_protocol::Event::Started { .. }).then_some(()))
         .await;
-    engines[1].send(FromEngine::CommWanted { order }, vec![]).await;
-    engines[1].send(FromEngine::CommWithdrawn { order }, vec![]).await;
+    engines[1]
+        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .await;
+    engines[1]
+        .send(FromEngine::CommWithdrawn { order, round: 0 }, vec![])
+        .await;
     assert_eq!(comm(&mut engines[1]).await, refused("withdrawn"));
     assert_eq!(
         comm(&mut engines[0]).await,
@@ -121,7 +133,9 @@ async fn a_lost_target_frees_the_others() {
     let mut client = gateway.client().await;
     client.submit(&[0, 1]).await;
     let order = engines[0].run().await;
-    engines[0].send(FromEngine::CommWanted { order }, vec![]).await;
+    engines[0]
+        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .await;
     drop(engines.pop());
     assert_eq!(
         comm(&mut engines[0]).await,
@@ -136,7 +150,9 @@ async fn one_target_gets_its_communicator_at_once_and_again_after_a_broken_link(
     let mut client = gateway.client().await;
     client.submit(&[0]).await;
     let order = engine.run().await;
-    engine.send(FromEngine::CommWanted { order }, vec![]).await;
+    engine
+        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .await;
     assert_eq!(comm(&mut engine).await, CommAnswer::Create);
     let mut engine = engine.again(&gateway).await;
     assert_eq!(comm(&mut engine).await, CommAnswer::Create);

@@ -23,6 +23,9 @@ pub enum ToEngine {
         targets: Vec<EngineId>,
         /// What to do.
         work: Work,
+        /// The latest instruction of the same targets that failed on one of them since their communicator was made:
+        /// messages of it may still be under way there.
+        comm_suspect: Option<Order>,
     },
     /// Interrupt this instruction, or, without one, whatever runs now. Control lane: overtakes `Run`s.
     Interrupt {
@@ -35,6 +38,8 @@ pub enum ToEngine {
     Comm {
         /// The instruction that asked.
         order: Order,
+        /// The round that is answered.
+        round: u32,
         /// Whether every target is there.
         answer: CommAnswer,
     },
@@ -120,16 +125,20 @@ pub enum FromEngine {
         /// `display_data`, `execute_result`, …
         msg_type: String,
     },
-    /// The instruction reached its first use of `ipengine.comm` and waits for [`ToEngine::Comm`].
+    /// The instruction needs a new communicator for `ipengine.comm` and waits for [`ToEngine::Comm`].
     CommWanted {
         /// The instruction.
         order: Order,
+        /// 0 for the first time in this instruction, one more after each communicator that it replaced.
+        round: u32,
     },
     /// The instruction was interrupted while it waited; answered by [`ToEngine::Comm`] all the same, since the ranks
     /// may already have been sent in.
     CommWithdrawn {
         /// The instruction.
         order: Order,
+        /// The round it waited for.
+        round: u32,
     },
     /// The outcome. Blobs: the value's.
     Finished {

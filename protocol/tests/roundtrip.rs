@@ -225,7 +225,7 @@ proptest! {
         counter: u64, targets in targets(), work in work(), each: Option<Vec<u32>>, label: Option<String>,
     ) {
         let id = InstructionId { client: ClientId([9; 16]), counter };
-        let run = ToEngine::Run { order: Order(counter), id, targets: targets.engines().to_vec(), work: work.clone() };
+        let run = ToEngine::Run { order: Order(counter), id, targets: targets.engines().to_vec(), work: work.clone(), comm_suspect: None };
         prop_assert_eq!(Message::bare(&run).decode::<ToEngine>().unwrap(), run);
         let request = Request::Submit(Submit { counter, targets, work, each, label });
         prop_assert_eq!(Message::bare(&request).decode::<Request>().unwrap(), request);

@@ -8,7 +8,9 @@ import subprocess
 from collections.abc import Mapping
 
 # A child that saw these would believe that it is a rank of this job.
-_LAUNCHER = ("OMPI_", "PMI", "PMIX", "PALS_", "HYD")
+_LAUNCHER = ("OMPI_", "PMI_", "PMIX_", "PALS_", "HYD", "MPIR_")
+# What a root user of a container needs to start an MPI job from a cell.
+_KEPT = "OMPI_ALLOW_RUN_AS_ROOT"
 _GRACE_SECONDS = 2.0
 
 
@@ -26,7 +28,11 @@ def scrubbed_environment(environment: Mapping[str, str] | None = None) -> dict[s
         A copy without the MPI launcher's variables.
     """
     source = os.environ if environment is None else environment
-    return {name: value for name, value in source.items() if not name.startswith(_LAUNCHER)}
+    return {
+        name: value
+        for name, value in source.items()
+        if name.startswith(_KEPT) or not name.startswith(_LAUNCHER)
+    }
 
 
 def run(command: str) -> int:

@@ -7,12 +7,15 @@ importing anything at start-up.
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 import _ipengine
 
 _MAX_CACHED = 256
 _comms: dict[tuple[int, int], Any] = {}
+# The instruction that the user was warned of.
+_warned: int | None = None
 
 
 # --- the import hook ---
@@ -105,7 +108,10 @@ def current_comm() -> Any:
         The same object until the communicator is replaced.
     """
     MPI = _import_mpi()
-    key = _ipengine.comm_handle()
+    handle, generation, suspect = _ipengine.comm_handle()
+    if suspect is not None:
+        _warn_once(suspect)
+    key = (handle, generation)
     comm = _comms.get(key)
     if comm is None:
         comm = _from_handle(MPI, key[0])
@@ -122,6 +128,18 @@ def reset() -> None:
     """Ask the engine for a new communicator at the next access."""
     _ipengine.reset_comm()
     _comms.clear()
+
+
+def _warn_once(order):
+    global _warned
+    if order != _warned:
+        _warned = order
+        warnings.warn(
+            f"instruction #{order} of these targets failed on one of them, and messages of it may still be under way: "
+            f"ipengine.reset_comm() on every target replaces ipengine.comm",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _import_mpi():

@@ -166,7 +166,7 @@ def push(names: list[str], values: list[tuple[str, str, list[Any]]]) -> Outcome:
             # A pushed function is called later, by any instruction: what it needs stays with it.
             with _canning.fill_scope(_canning.take_fill(), keep=True):
                 pass
-        _namespace.update(new)
+        _assign(new)
         outcome = _OK_NONE
     except BaseException as error:
         outcome = _failed(error)
@@ -249,5 +249,15 @@ def _check_names(names, values):
     if len(names) != len(values):
         raise ValueError(f"{len(names)} names and {len(values)} values")
     for name in names:
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{name!r} is not a name")
+
+
+def _assign(new):
+    """Bind names; `a.b` sets an attribute, whose owner must exist before anything is changed."""
+    owners = {name: _call_user(eval, name.rpartition(".")[0], _namespace) for name in new if "." in name}
+    for name, value in new.items():
+        if name in owners:
+            _call_user(setattr, owners[name], name.rpartition(".")[2], value)
+        else:
+            _namespace[name] = value

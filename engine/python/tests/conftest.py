@@ -35,7 +35,7 @@ def fake_module():
     def comm_handle():
         if not fake.handles:
             raise RuntimeError("no communicator here")
-        return fake.handles[0]
+        return (*fake.handles[0], None)
 
     def reset_comm():
         fake.resets += 1

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import types
+import warnings
 
 import conftest
 import pytest
@@ -200,7 +201,7 @@ def test_real_communicator():
             world = ctypes.addressof(ctypes.c_char.in_dll(mpi, "ompi_mpi_comm_world"))
         except ValueError:
             world = 0x44000000
-        fake.comm_handle = lambda: (world, 1)
+        fake.comm_handle = lambda: (world, 1, None)
         maps = open("/proc/self/maps").read().split()
         fake.mpi_library_path = next(word for word in maps if "/libmpi" in word)
         print(runtime.execute('''
@@ -220,3 +221,15 @@ def test_modules_are_what_they_say(engine):
     assert isinstance(ipengine, types.ModuleType)
     with pytest.raises(AttributeError):
         ipengine.publish
+
+
+def test_a_suspect_communicator_is_warned_of_once(engine, fake_mpi4py):
+    seen = [(17, 1, 7), (17, 1, 7), (17, 1, None), (17, 1, 9)]
+    engine.fake.comm_handle = lambda: seen.pop(0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        handles = [comm(engine).handle for _ in range(4)]
+    assert handles == [17] * 4
+    texts = [str(each.message) for each in caught]
+    assert [text.split(" of ")[0] for text in texts] == ["instruction #7", "instruction #9"]
+    assert "reset_comm()" in texts[0]

@@ -73,9 +73,19 @@ def test_bad_values_change_nothing(engine, kind, buffers, meta):
 
 
 def test_bad_names(engine):
-    for name in ("", "a b", "1x", "a.b"):
+    for name in ("", "a b", "1x", "a.", "a..b"):
         assert push(engine, name, "none").type_name == "ValueError"
     assert engine.value(engine.runtime.push(["a"], [])).type_name == "ValueError"
+
+
+def test_dotted_names_set_attributes(engine):
+    engine.execute("import types; a = types.SimpleNamespace(b=types.SimpleNamespace())")
+    good = ("text", "{}", [b"x"])
+    assert engine.value(engine.runtime.push(["a.b.c", "plain"], [good, good])) is None
+    assert engine.pull("a.b.c", "plain") == ["x", "x"]
+    failed = engine.value(engine.runtime.push(["other", "missing.b"], [good, good]))
+    assert failed.type_name == "NameError"
+    assert "other" not in engine.namespace
 
 
 def test_pull_expressions_and_missing_names(engine):

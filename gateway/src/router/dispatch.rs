@@ -96,8 +96,15 @@ impl<O: Outbox> Router<O> {
 
     fn assign(&mut self, task: Task, engine: EngineId, now: Now) {
         let order = self.next_order();
-        let mut instruction =
-            Instruction::new(order, task.id, vec![engine], task.work, task.blobs, task.bytes);
+        let mut instruction = Instruction::new(
+            order,
+            task.id,
+            vec![engine],
+            task.work,
+            task.blobs,
+            task.bytes,
+            None,
+        );
         instruction.candidates = Some(task.candidates);
         self.enqueue(order, instruction, now);
     }

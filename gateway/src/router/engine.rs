@@ -195,8 +195,8 @@ impl<O: Outbox> Router<O> {
                 self.on_stream(engine, order, name, omitted, blobs)
             }
             FromEngine::Display { order, msg_type } => self.on_display(engine, order, msg_type, blobs),
-            FromEngine::CommWanted { order } => self.on_comm_wanted(order, engine),
-            FromEngine::CommWithdrawn { order } => self.on_comm_withdrawn(order, engine),
+            FromEngine::CommWanted { order, round } => self.on_comm_wanted(order, engine, round),
+            FromEngine::CommWithdrawn { order, round } => self.on_comm_withdrawn(order, engine, round),
             FromEngine::Finished {
                 order,
                 outcome,

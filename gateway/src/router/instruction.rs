@@ -46,12 +46,14 @@ impl Instruction {
         work: Work,
         blobs: Vec<Bytes>,
         bytes: u64,
+        comm_suspect: Option<Order>,
     ) -> Self {
         let run = ToEngine::Run {
             order,
             id,
             targets,
             work,
+            comm_suspect,
         };
         let message = Message::new(&run, blobs);
         let ToEngine::Run { targets, work, .. } = run else {

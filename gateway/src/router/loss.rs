@@ -120,6 +120,20 @@ impl<O: Outbox> Router<O> {
         for engine in missing {
             self.lose(engine, consequence.clone(), now);
         }
+        let ending = self.world.stop.as_ref().is_some_and(|stop| stop.origin == StopOrigin::Death);
+        if ending {
+            self.lose_to_death(now);
+        }
+    }
+
+    /// The launcher ends the others because of the death: all that they have is lost with it, whatever they still say.
+    pub(super) fn lose_to_death(&mut self, now: Now) {
+        let Some(cause) = self.world.death.cause.as_ref().map(consequence) else {
+            return;
+        };
+        for engine in self.engines.iter().map(|row| row.id).collect::<Vec<_>>() {
+            self.lose(engine, cause.clone(), now);
+        }
     }
 
     /// Ends all that the engine had and tells everybody. Final.
@@ -192,7 +206,17 @@ impl<O: Outbox> Router<O> {
                 }
             }
             LauncherReport::Exited { code, signal } => self.on_launcher_exit(*code, *signal, now),
-            LauncherReport::Stop { reason } => self.begin_stop(reason.clone(), StopOrigin::Signal, now),
+            LauncherReport::Stop { reason } => self.on_told_to_stop(reason, now),
+        }
+    }
+
+    /// Before the end an orderly stop; after it, no more time for clients that still fetch.
+    fn on_told_to_stop(&mut self, reason: &str, now: Now) {
+        if self.world.end.is_some() {
+            self.cluster.linger = std::time::Duration::ZERO;
+            self.attention = true;
+        } else {
+            self.begin_stop(reason.to_owned(), StopOrigin::Signal, now);
         }
     }
 

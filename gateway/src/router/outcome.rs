@@ -46,6 +46,7 @@ impl<O: Outbox> Router<O> {
         if instruction.candidates.is_some() && timing.completed > timing.started {
             row.learn_pace(timing.completed - timing.started);
         }
+        self.on_target_ended(order, engine, &outcome);
         self.tell_client(
             id.client,
             Event::Finished {
@@ -56,7 +57,6 @@ impl<O: Outbox> Router<O> {
             },
             blobs,
         );
-        self.on_target_ended(order, engine);
         if unfinished == 0 {
             self.retire(order, now);
         }
@@ -101,12 +101,9 @@ impl<O: Outbox> Router<O> {
     pub(super) fn never_started(&self, engine: EngineId) -> Outcome {
         let host = self.engines[engine.index()].host();
         let text = "interrupted before it started";
-        Outcome::Interrupted(Box::new(RemoteException::of_runtime(
-            "KeyboardInterrupt",
-            text,
-            engine.0,
-            host,
-        )))
+        let mut exception = RemoteException::of_runtime("KeyboardInterrupt", text, engine.0, host);
+        "builtins".clone_into(&mut exception.module);
+        Outcome::Interrupted(Box::new(exception))
     }
 
     /// Ends everything that a lost engine had.

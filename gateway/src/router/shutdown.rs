@@ -38,6 +38,10 @@ impl<O: Outbox> Router<O> {
             reason: reason.clone(),
             origin,
         });
+        // Before the engines end what they run as interrupted: it is lost because of the death.
+        if origin == StopOrigin::Death {
+            self.lose_to_death(now);
+        }
         self.abort_unsent(&reason, now);
         for row in self.engines.iter().map(|row| row.id).collect::<Vec<_>>() {
             self.tell_engine(

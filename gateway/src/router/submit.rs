@@ -57,7 +57,9 @@ impl<O: Outbox> Router<O> {
         match submit.targets {
             Targets::All(targets) => {
                 let order = self.next_order();
-                let mut instruction = Instruction::new(order, id, targets, submit.work, blobs, bytes);
+                let suspect = self.comm_suspect(&targets);
+                let mut instruction =
+                    Instruction::new(order, id, targets, submit.work, blobs, bytes, suspect);
                 if let Some(counts) = submit.each {
                     instruction.share(&counts);
                 }

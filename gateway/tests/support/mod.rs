@@ -75,6 +75,7 @@ impl Gateway {
             engine_socket: path("engine"),
             urls: vec![format!("wss://{address}/")],
             host: "here".to_owned(),
+            launcher: true,
             linger: 60,
             client_secret: client_secret.to_hex(),
             engine_secret: engine_secret.to_hex(),

@@ -200,7 +200,7 @@ impl Play {
             .filter(|_| !self.dead[engine as usize])
         {
             let order = *order;
-            self.bench.say(engine, FromEngine::CommWanted { order });
+            self.bench.say(engine, FromEngine::CommWanted { order, round: 0 });
         }
     }
 
