@@ -72,7 +72,9 @@ where
         return Err(fault);
     }
     // The limits of a WebSocket are fixed when it is made. Nothing is lost here: a client is silent until the verdict.
+    // The read buffer is zeroed before each read: a large one costs small messages more than it saves large ones.
     let limits = WebSocketConfig::default()
+        .read_buffer_size(32 * 1024)
         .max_message_size(Some(frame::MAX_FRAME_LEN))
         .max_frame_size(Some(frame::MAX_FRAME_LEN));
     let mut web =

@@ -139,7 +139,9 @@ fn tls_error(error: io::Error) -> AttemptError {
 }
 
 async fn upgrade(stream: Stream) -> Result<Socket, AttemptError> {
+    // The read buffer is zeroed before each read: a large one costs small messages more than it saves large ones.
     let limits = WebSocketConfig::default()
+        .read_buffer_size(32 * 1024)
         .max_message_size(Some(MAX_FRAME_LEN))
         .max_frame_size(Some(MAX_FRAME_LEN));
     let (socket, _) = tokio_tungstenite::client_async_with_config("ws://gateway/", stream, Some(limits))
