@@ -2,7 +2,7 @@
 //! its exit code, and keeps the allocation while clients still fetch results.
 
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipengine_gateway::LauncherReport;
@@ -39,16 +39,17 @@ pub fn run(args: &ServeArgs) -> Result<u8, Error> {
         .build()
         .map_err(Error::io("start the launcher's runtime"))?;
     runtime.block_on(async {
+        let pid = gateway.gateway_pid();
+        // From now on, so that a gateway that dies while the world runs is started again.
+        let watched = tokio::task::spawn_blocking(move || gateway.watch());
         let code = run_launcher(&place, &args.launcher, reports).await?;
-        outlast(gateway).await?;
+        outlast(watched, &pid).await?;
         Ok(code)
     })
 }
 
 /// Keeps the allocation while the gateway lingers for clients that still fetch. INT or TERM ends that.
-async fn outlast(gateway: Supervisor) -> Result<(), Error> {
-    let pid = gateway.gateway_pid();
-    let mut ended = tokio::task::spawn_blocking(move || gateway.watch());
+async fn outlast(mut ended: JoinHandle<Result<ExitStatus, Error>>, pid: &AtomicU32) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("watch for signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch for signals"))?;
     loop {

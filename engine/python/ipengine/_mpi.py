@@ -135,10 +135,10 @@ def _warn_once(order):
     if order != _warned:
         _warned = order
         warnings.warn(
-            f"instruction #{order} of these targets failed on one of them; its messages may still be under way: "
+            f"instruction #{order} of these targets failed on one of them; messages of it may be under way: "
             f"ipengine.reset_comm() on every target replaces ipengine.comm",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
