@@ -42,6 +42,9 @@ pub(super) enum Failure {
         /// Why.
         reason: &'static str,
     },
+    /// A file holds one value.
+    #[error("-o saves one value: give one name, or pull the names one by one")]
+    OneName,
     /// The engine program is nowhere.
     #[error(
         "ipengine-mpi is neither beside this program nor on PATH; give --ipengine PATH or set IPENGINE_MPI"
@@ -86,6 +89,7 @@ impl Failure {
             | Self::Input(_)
             | Self::Assignment(_)
             | Self::Format { .. }
+            | Self::OneName
             | Self::NoEngine
             | Self::Launch { .. }
             | Self::Alive(_)

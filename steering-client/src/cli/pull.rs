@@ -18,22 +18,24 @@ use crate::{Error, Exit, targets};
 
 /// Print or save values of the engines' namespace.
 ///
-/// Prints repr, one line per engine, or with --json an object from rank to value. With -o FILE the extension tells the
-/// form: .npy an array, .json data, .txt repr, .pkl a pickle. With several targets the rank is put before the extension
-/// (x.npy becomes x.0.npy, x.1.npy, …).
+/// Prints repr, one line per engine, or with --json an object from rank to value; with several names an object from name to
+/// that. With -o FILE one name is saved and the extension tells the form: .npy an array, .json data, .txt repr, .pkl a
+/// pickle. With several targets the rank is put before the extension (x.npy becomes x.0.npy, x.1.npy, …).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     targets: TargetArgs,
-    /// A name or any expression: x, a.b, x[:10].
-    name: String,
-    /// Save to this file.
+    /// Names or any expressions: x, a.b, x[:10].
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Save the one value to this file.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
     let format = match &args.output {
+        Some(_) if args.names.len() > 1 => return Err(Failure::OneName),
         Some(path) => format_of(path)?,
         None if console.json => PullFormat::Json,
         None => PullFormat::Repr,
@@ -41,37 +43,56 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
     let client = global.connect()?;
     let engines = targets::parse(&args.targets.targets, client.size()?)?;
     let several = engines.len() > 1;
-    let work = Work::Pull {
-        names: vec![args.name.clone()],
-        format,
-        single: true,
-    };
-    let targets = Targets::All(engines);
-    let counter = client.submit(Instruction {
-        targets,
-        work,
-        blobs: Vec::new(),
-        each: None,
-        label: None,
-    })?;
-    if !client.wait(&[counter], global.timeout, false)? {
+    let ask = |name: &String| client.submit(request(name, &engines, format));
+    let counters: Vec<u64> = args.names.iter().map(ask).collect::<Result<_, _>>()?;
+    if !client.wait(&counters, global.timeout, false)? {
         return Err(Error::Timeout {
             seconds: global.timeout.unwrap_or_default().as_secs_f64(),
         }
         .into());
     }
-    let outcomes: Vec<Arc<Arrived>> = client.outcomes(counter)?.into_iter().flatten().collect();
+    let arrived = |counter: &u64| Ok(client.outcomes(*counter)?.into_iter().flatten().collect());
+    let answers: Vec<Vec<Arc<Arrived>>> = counters.iter().map(arrived).collect::<Result<_, Error>>()?;
     match &args.output {
-        Some(path) => save(path, several, &outcomes, console)?,
-        None if console.json => console.document(&json(&outcomes))?,
-        None => print(several, &outcomes, console)?,
+        Some(path) => save(path, several, &answers[0], console)?,
+        None if console.json => console.document(&document(&args.names, &answers))?,
+        None => print(&args.names, several, &answers, console)?,
     }
-    let outcomes = || outcomes.iter().map(|arrived| &**arrived);
+    let outcomes = || answers.iter().flatten().map(|arrived| &**arrived);
     let text = errors::merged(outcomes());
     if !text.is_empty() {
         console.note(&text);
     }
     Ok(errors::exit(outcomes()))
+}
+
+/// One instruction per name, so that a name that is missing keeps nobody from the others.
+fn request(name: &str, engines: &[EngineId], format: PullFormat) -> Instruction {
+    let work = Work::Pull {
+        names: vec![name.to_owned()],
+        format,
+        single: true,
+    };
+    Instruction {
+        targets: Targets::All(engines.to_vec()),
+        work,
+        blobs: Vec::new(),
+        each: None,
+        label: None,
+    }
+}
+
+fn document(names: &[String], answers: &[Vec<Arc<Arrived>>]) -> Value {
+    match answers {
+        [only] => json(only),
+        _ => Value::Object(
+            names
+                .iter()
+                .cloned()
+                .zip(answers.iter().map(|answer| json(answer)))
+                .collect(),
+        ),
+    }
 }
 
 fn format_of(path: &Path) -> Result<PullFormat, Failure> {
@@ -97,16 +118,24 @@ fn json(outcomes: &[Arc<Arrived>]) -> Value {
     Value::Object(entries.collect::<Map<_, _>>())
 }
 
-fn print(several: bool, outcomes: &[Arc<Arrived>], console: &mut Console) -> Result<(), Failure> {
-    for (engine, _, arrived) in values(outcomes) {
-        let text = arrived
-            .blobs
-            .first()
-            .map_or("None".into(), |blob| String::from_utf8_lossy(blob));
-        if several {
-            console.tagged("Out", engine, &text)?
-        } else {
-            console.line(&text)?
+fn print(
+    names: &[String],
+    several: bool,
+    answers: &[Vec<Arc<Arrived>>],
+    console: &mut Console,
+) -> Result<(), Failure> {
+    for (name, answer) in names.iter().zip(answers) {
+        for (engine, _, arrived) in values(answer) {
+            let text = arrived
+                .blobs
+                .first()
+                .map_or("None".into(), |blob| String::from_utf8_lossy(blob));
+            match (names.len() > 1, several) {
+                (false, false) => console.line(&text)?,
+                (true, false) => console.line(&format!("{name} = {text}"))?,
+                (false, true) => console.tagged("Out", engine, &text)?,
+                (true, true) => console.tagged(name, engine, &text)?,
+            }
         }
     }
     Ok(())
