@@ -63,12 +63,21 @@ fn run(cli: &Cli) -> Result<u8, Error> {
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Detach) => detach::run().map(|()| 0),
         Some(Command::Supervise) => {
+            name_process();
             log::start_on_stderr();
             supervisor::run().map(|()| 0)
         }
         Some(Command::Gateway) => {
+            name_process();
             log::start_on_stderr();
             gateway_process::run().map(|()| 0)
         }
+    }
+}
+
+/// Started as `/proc/self/exe`, these processes would show up in `top` as `exe`.
+fn name_process() {
+    if let Err(error) = nix::sys::prctl::set_name(c"ipengine-mpi") {
+        tracing::debug!(%error, "cannot name this process");
     }
 }

@@ -18,14 +18,14 @@ pub(super) fn run(_args: &Args, global: &Global, console: &mut Console) -> Resul
     let client = global.connect()?;
     let cluster = client.info()?.cluster;
     let limit = global.timeout.unwrap_or(LIMIT);
-    client.shutdown("ipsteer stop")?;
+    client.shutdown("")?;
     let reason = client.wait_end(Some(limit))?.ok_or(Error::Timeout {
         seconds: limit.as_secs_f64(),
     })?;
     if console.json {
         console.document(&json!({"cluster": cluster, "end": reason}))?;
     } else {
-        console.line(&format!("stopped {cluster}: {reason}"))?;
+        console.line(&format!("cluster {cluster} has ended: {reason}"))?;
     }
     Ok(Exit::Ok)
 }
