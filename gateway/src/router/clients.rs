@@ -9,6 +9,7 @@ use ipengine_protocol::{
 };
 
 use super::event_log::EventLog;
+use super::interrupt::Withdrawal;
 use super::registry::Life;
 use super::{Now, Router, Timer};
 use crate::{Fault, Lane, Limits, Outbox};
@@ -49,6 +50,8 @@ pub(super) struct Client {
     ended: Credit,
     used_bytes: u64,
     pub(super) open: BTreeMap<u64, Place>,
+    /// Instructions to come that it has taken back.
+    pub(super) foretold: BTreeMap<u64, Withdrawal>,
     log: EventLog,
 }
 
@@ -68,6 +71,7 @@ impl Client {
             ended: Credit::default(),
             used_bytes: 0,
             open: BTreeMap::new(),
+            foretold: BTreeMap::new(),
             log: EventLog::default(),
         }
     }

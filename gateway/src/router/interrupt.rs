@@ -4,13 +4,18 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ipengine_protocol::event::InterruptReport;
-use ipengine_protocol::{Answer, ClientId, EngineId, InterruptState, Order, Outcome, ToEngine};
+use ipengine_protocol::{
+    Answer, ClientId, EngineId, Event, InstructionId, InterruptState, Order, Outcome, Targets, Timing, ToEngine,
+};
 
 use super::clients::Place;
 use super::instruction::Stage;
 use super::registry::Life;
 use super::{Now, Router, Timer};
 use crate::{Lane, Outbox};
+
+/// Instructions of one client that it may take back before they have come.
+const MOST_FORETOLD: usize = 10_000;
 
 /// Requests that wait for engines to report.
 #[derive(Debug, Default)]
@@ -140,10 +145,42 @@ impl<O: Outbox> Router<O> {
             .and_then(|state| state.open.get(&counter))
             .copied();
         match place {
-            None => {}
+            None => self.foretell(client, counter, how),
             Some(Place::Pooled(age)) => self.withdraw_task(whole, age, how),
             Some(Place::Ordered(order)) => self.withdraw_ordered(whole, order, how, now),
         }
+    }
+
+    /// A request overtakes the instruction it is about, which then ends as it arrives.
+    fn foretell(&mut self, client: ClientId, counter: u64, how: &Withdrawal) {
+        let Some(state) = self.clients.get_mut(client) else { return };
+        if counter > state.accepted && state.foretold.len() < MOST_FORETOLD {
+            state.foretold.insert(counter, how.clone());
+        }
+    }
+
+    /// Ends an instruction as it arrives if a request for that came before it; whether it did.
+    pub(super) fn end_foretold(&mut self, id: InstructionId, targets: &Targets, bytes: u64) -> bool {
+        let state = self.clients.get_mut(id.client);
+        let Some(how) = state.and_then(|state| state.foretold.remove(&id.counter)) else {
+            return false;
+        };
+        let ended = match targets {
+            Targets::All(engines) => engines.as_slice(),
+            // It has one outcome.
+            Targets::OneOf(engines) => &engines[..1],
+        };
+        for engine in ended.iter().copied() {
+            let event = Event::Finished {
+                counter: id.counter,
+                engine,
+                outcome: how.outcome(|| self.never_started(engine)),
+                timing: Timing::default(),
+            };
+            self.tell_client(id.client, event, Vec::new());
+        }
+        self.close_instruction(id, bytes);
+        true
     }
 
     fn withdraw_task(&mut self, whole: u64, age: u64, how: &Withdrawal) {
@@ -275,7 +312,8 @@ impl<O: Outbox> Router<O> {
 }
 
 /// How an instruction ends that no target has been sent.
-enum Withdrawal {
+#[derive(Clone, Debug)]
+pub(super) enum Withdrawal {
     Interrupt,
     Abort(String),
 }

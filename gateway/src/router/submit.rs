@@ -48,6 +48,7 @@ impl<O: Outbox> Router<O> {
                 );
                 self.close_instruction(id, bytes);
             }
+            None if self.end_foretold(id, &submit.targets, bytes) => {}
             None => self.enter(id, submit, blobs, bytes, now),
         }
         Ok(())
