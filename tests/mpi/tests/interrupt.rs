@@ -85,6 +85,8 @@ fn an_instruction_that_has_not_begun() {
     client.wait_output(busy, 0, "here");
     let queued = client.begin(&[0], "touched = True");
     let after = client.begin(&[0], "'touched' in globals()");
+    // Its answer leaves the gateway after the instructions have come.
+    client.status_now();
     let reports = client.interrupt_counters(&[queued]);
     assert!(
         matches!(
@@ -108,6 +110,22 @@ fn an_instruction_that_has_not_begun() {
         arrived[0]
     );
     assert_eq!(shown(&client.finish(after)[0]), "False");
+}
+
+/// A request travels faster than the instruction that it is about.
+#[test]
+fn an_instruction_that_has_not_arrived() {
+    let job = Launch::plain(2).start();
+    let client = job.connect();
+    for round in 0..50 {
+        let source = format!("import time\nwhile True: time.sleep(0.01)  # {round}");
+        let victim = client.begin(&[1, 0], &source);
+        client.interrupt_counters(&[victim]);
+        for arrived in client.finish(victim) {
+            assert_eq!(interrupted(&arrived).type_name, "KeyboardInterrupt");
+        }
+    }
+    client.must(&[0, 1], "1");
 }
 
 #[test]
