@@ -201,9 +201,11 @@ impl Control {
                 self.outbound
                     .keep(FromEngine::Display { order, msg_type }, vec![content.into()]);
             }
-            FromMain::CommWanted(order, round) => self
-                .outbound
-                .keep(FromEngine::CommWanted { order, round }, Vec::new()),
+            FromMain::CommWanted(order, round, have) => {
+                self.outbound
+                    .keep(FromEngine::CommWanted { order, round, have }, Vec::new());
+            }
+
             FromMain::CommWithdrawn(order, round) => {
                 self.outbound
                     .keep(FromEngine::CommWithdrawn { order, round }, Vec::new());
@@ -360,18 +362,22 @@ impl Control {
     }
 }
 
-/// Finds the innermost Python line in what faulthandler wrote: `  File "f.py", line 3 in g` after the last
-/// `(most recent call first):`.
+/// Finds, in what faulthandler wrote after the last `(most recent call first):`, the innermost line of the user's code,
+/// and the library line that it had called if there is one.
 fn source_line(stderr: &str) -> Option<String> {
     let (_, dump) = stderr.rsplit_once("(most recent call first):")?;
     let frames = dump
         .lines()
         .map(str::trim)
-        .filter(|line| line.starts_with("File \""));
-    frames
-        .take(64)
-        .find(|line| !line.contains("<ipengine>"))
-        .map(str::to_owned)
+        .filter(|line| line.starts_with("File \""))
+        .take(64);
+    let frames: Vec<&str> = frames.filter(|line| !line.contains("<ipengine>")).collect();
+    let innermost = frames.first()?;
+    let is_library = |line: &str| line.contains("/lib/python") || line.contains("<frozen");
+    match frames.iter().find(|line| !is_library(line)) {
+        Some(user) if user != innermost => Some(format!("{user}, in a call to {innermost}")),
+        _ => Some((*innermost).to_owned()),
+    }
 }
 
 /// Resident memory in bytes and CPU time in nanoseconds of this process.
@@ -404,6 +410,13 @@ mod tests {
         assert_eq!(
             source_line(dump).as_deref(),
             Some("File \"solver.py\", line 61 in step")
+        );
+        let library = "(most recent call first):\n  File \"/usr/lib/python3.11/ctypes/__init__.py\", line 519 in string_at\n  \
+                       File \"<cell 0a1b2c3d>\", line 3 in f\n";
+        let found = source_line(library).unwrap_or_default();
+        assert!(
+            found.starts_with("File \"<cell 0a1b2c3d>\", line 3 in f, in a call to File"),
+            "{found}"
         );
         assert_eq!(source_line("no dump"), None);
     }

@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipengine_protocol::{CommAnswer, EngineId, Order, Outcome, Timing, Work};
+use ipengine_protocol::{CommAnswer, CommBirth, EngineId, Order, Outcome, Timing, Work};
 use nix::sys::pthread::{Pthread, pthread_self};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -44,8 +44,8 @@ pub enum FromMain {
         /// Output written before it.
         ends: Ends,
     },
-    /// The instruction waits for a communicator, in this round.
-    CommWanted(Order, u32),
+    /// The instruction waits for a communicator, in this round, and has one already.
+    CommWanted(Order, u32, Option<CommBirth>),
     /// It was interrupted while waiting.
     CommWithdrawn(Order, u32),
     /// It ended.
@@ -212,10 +212,10 @@ impl Inbox {
         hit
     }
 
-    /// Asks the gateway for leave to create a communicator and waits for its answer. An interrupt withdraws the
+    /// Asks the gateway for leave to use or create a communicator and waits for its answer. An interrupt withdraws the
     /// request; the gateway answers all the same, since other ranks may have been sent in already.
-    pub fn await_comm(&self, order: Order, round: u32) -> CommAnswer {
-        self.report(FromMain::CommWanted(order, round));
+    pub fn await_comm(&self, order: Order, round: u32, have: Option<CommBirth>) -> CommAnswer {
+        self.report(FromMain::CommWanted(order, round, have));
         let mut state = self.state();
         let mut withdrawn = false;
         loop {

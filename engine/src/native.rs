@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ipengine_protocol::{CommAnswer, Order};
+use ipengine_protocol::{CommAnswer, CommBirth, Order};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
@@ -37,8 +37,10 @@ pub struct Runtime {
 struct Current {
     order: Order,
     targets: Vec<u32>,
-    /// Communicators made in it.
+    /// Rounds in which its targets have agreed on a communicator.
     rounds: u32,
+    /// Whether the one that this engine has is agreed on.
+    agreed: bool,
     /// The latest instruction of the same targets that failed since their communicator was made.
     suspect: Option<Order>,
 }
@@ -46,8 +48,16 @@ struct Current {
 /// Communicators made so far, by the ordered tuple of their targets.
 #[derive(Default)]
 struct Communicators {
-    made: HashMap<Vec<u32>, (u64, u64)>,
+    made: HashMap<Vec<u32>, Made>,
     generation: u64,
+}
+
+/// One communicator. A handle that MPI uses again has another generation.
+#[derive(Clone, Copy)]
+struct Made {
+    handle: u64,
+    generation: u64,
+    birth: CommBirth,
 }
 
 thread_local! {
@@ -88,6 +98,7 @@ impl Runtime {
             order,
             targets,
             rounds: 0,
+            agreed: false,
             suspect,
         });
     }
@@ -164,69 +175,85 @@ fn emit(msg_type: String, content: String) -> PyResult<()> {
     Ok(())
 }
 
-/// The communicator of the running instruction's targets, created when all of them have asked: its handle, its
+/// The communicator of the running instruction's targets, once all of them have come to use it: its handle, its
 /// generation, and the failed instruction that makes it suspect.
 #[pyfunction]
 fn comm_handle(py: Python<'_>) -> PyResult<(u64, u64, Option<u64>)> {
     let runtime = runtime()?;
-    let (order, targets, round, suspect) = match &*runtime.current.borrow() {
-        Some(Current {
-            order,
-            targets,
-            rounds,
-            suspect,
-        }) => (*order, targets.clone(), *rounds, *suspect),
+    let (order, targets, round, agreed, suspect) = match &*runtime.current.borrow() {
+        Some(current) => (
+            current.order,
+            current.targets.clone(),
+            current.rounds,
+            current.agreed,
+            current.suspect,
+        ),
         None => {
             return Err(PyRuntimeError::new_err(
                 "ipengine.comm exists only while an instruction runs",
             ));
         }
     };
-    if let Some((handle, generation)) = runtime.communicators.borrow().made.get(&targets) {
-        // A communicator that was made in this instruction is younger than any failure that the gateway knew of.
-        return Ok((
-            *handle,
-            *generation,
-            suspect.filter(|_| round == 0).map(|Order(number)| number),
-        ));
+    let have = runtime.communicators.borrow().made.get(&targets).copied();
+    if let Some(made) = have.filter(|_| agreed || targets.len() == 1) {
+        return Ok((made.handle, made.generation, None));
     }
-    // Before the others are sent in: they would wait in MPI for a rank that cannot come.
-    runtime
-        .world
-        .borrow()
-        .may_create_communicator()
-        .map_err(refused)?;
-    let inbox = Arc::clone(&runtime.inbox);
-    match py.detach(move || inbox.await_comm(order, round)) {
-        CommAnswer::Create => {
-            create(py, &runtime, order, targets).map(|(handle, generation)| (handle, generation, None))
+    if have.is_none() {
+        // Before the others are sent in: they would wait in MPI for a rank that cannot come.
+        runtime
+            .world
+            .borrow()
+            .may_create_communicator()
+            .map_err(refused)?;
+    }
+    let (inbox, birth) = (Arc::clone(&runtime.inbox), have.map(|made| made.birth));
+    let answer = py.detach(move || inbox.await_comm(order, round, birth));
+    let (made, suspect) = match (answer, have) {
+        (CommAnswer::Use, Some(made)) => (made, suspect),
+        (CommAnswer::Use | CommAnswer::Create, _) => {
+            (create(py, &runtime, CommBirth { order, round }, targets)?, None)
         }
-        CommAnswer::Refused { .. } if runtime.inbox.is_armed(order) => Err(PyKeyboardInterrupt::new_err(
-            "interrupted by a client while waiting for the other targets",
-        )),
-        CommAnswer::Refused { reason } => Err(PyRuntimeError::new_err(format!("ipengine.comm: {reason}"))),
+        (CommAnswer::Refused { .. }, _) if runtime.inbox.is_armed(order) => {
+            let words = "interrupted by a client while waiting for the other targets";
+            return Err(PyKeyboardInterrupt::new_err(words));
+        }
+        (CommAnswer::Refused { reason }, _) => {
+            return Err(PyRuntimeError::new_err(format!("ipengine.comm: {reason}")));
+        }
+    };
+    if let Some(current) = &mut *runtime.current.borrow_mut() {
+        current.rounds += 1;
+        current.agreed = true;
     }
+    Ok((made.handle, made.generation, suspect.map(|Order(number)| number)))
 }
 
 fn refused(error: Error) -> PyErr {
     PyRuntimeError::new_err(format!("ipengine.comm: {}", chain(&error)))
 }
 
-fn create(py: Python<'_>, runtime: &Rc<Runtime>, order: Order, targets: Vec<u32>) -> PyResult<(u64, u64)> {
+fn create(py: Python<'_>, runtime: &Rc<Runtime>, birth: CommBirth, targets: Vec<u32>) -> PyResult<Made> {
     let work = SameThread((runtime, &targets));
     let made = py.detach(move || {
         let work = work;
         let SameThread((runtime, targets)) = work;
-        SameThread(runtime.world.borrow_mut().create_communicator(targets, order.0))
+        SameThread(
+            runtime
+                .world
+                .borrow_mut()
+                .create_communicator(targets, birth.order.0),
+        )
     });
-    let comm = made
-        .0
-        .map_err(|error| PyRuntimeError::new_err(format!("ipengine.comm: {}", chain(&error))))?;
+    let handle = handle_bits(made.0.map_err(refused)?);
     let mut communicators = runtime.communicators.borrow_mut();
     communicators.generation += 1;
-    let entry = (handle_bits(comm), communicators.generation);
-    communicators.made.insert(targets, entry);
-    Ok(entry)
+    let made = Made {
+        handle,
+        generation: communicators.generation,
+        birth,
+    };
+    communicators.made.insert(targets, made);
+    Ok(made)
 }
 
 /// Lets a closure that gives up the GIL use what belongs to this thread.
@@ -240,8 +267,9 @@ unsafe impl<T> Send for SameThread<T> {}
 #[pyfunction]
 fn reset_comm() -> PyResult<()> {
     let runtime = runtime()?;
-    if let Some(current) = &*runtime.current.borrow() {
+    if let Some(current) = &mut *runtime.current.borrow_mut() {
         runtime.communicators.borrow_mut().made.remove(&current.targets);
+        current.agreed = false;
     }
     Ok(())
 }

@@ -73,8 +73,9 @@ impl Default for Limits {
             status: Duration::from_millis(300),
             logs: Duration::from_secs(5),
             reconnect: Duration::from_secs(5),
-            launcher: Duration::from_secs(2),
-            launcher_more: Duration::from_millis(500),
+            // Open MPI names the signal only when it has ended all ranks, some 2 s after the death.
+            launcher: Duration::from_secs(4),
+            launcher_more: Duration::from_millis(3500),
             survivors: Duration::from_secs(10),
             stop: Duration::from_secs(20),
             start: Duration::from_secs(120),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ipengine_protocol::event::InterruptReport;
 use ipengine_protocol::{
-    Answer, CommAnswer, EngineId, EngineState, FromEngine, InterruptState, InterruptTarget, Order, Outcome,
-    RemoteException, Request, Timing, ToEngine,
+    Answer, CommAnswer, CommBirth, EngineId, EngineState, FromEngine, InterruptState, InterruptTarget, Order,
+    Outcome, RemoteException, Request, Timing, ToEngine,
 };
 use support::Gateway;
 use support::engine::Engine;
@@ -64,7 +64,14 @@ async fn a_communicator_is_created_when_every_target_has_asked() {
     for engine in &mut engines {
         let order = engine.run().await;
         engine
-            .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+            .send(
+                FromEngine::CommWanted {
+                    order,
+                    round: 0,
+                    have: None,
+                },
+                vec![],
+            )
             .await;
     }
     for engine in &mut engines {
@@ -80,7 +87,14 @@ async fn a_target_that_ends_without_asking_frees_the_others() {
     client.submit(&[0, 1, 2]).await;
     let order = engines[0].run().await;
     engines[0]
-        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .send(
+            FromEngine::CommWanted {
+                order,
+                round: 0,
+                have: None,
+            },
+            vec![],
+        )
         .await;
     engines[1].run().await;
     engines[1].finish(order).await;
@@ -88,7 +102,14 @@ async fn a_target_that_ends_without_asking_frees_the_others() {
     assert_eq!(comm(&mut engines[0]).await, reason);
     engines[2].run().await;
     engines[2]
-        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .send(
+            FromEngine::CommWanted {
+                order,
+                round: 0,
+                have: None,
+            },
+            vec![],
+        )
         .await;
     assert_eq!(
         comm(&mut engines[2]).await,
@@ -106,7 +127,14 @@ async fn who_stops_waiting_frees_the_others() {
     let order = engines[0].run().await;
     engines[1].run().await;
     engines[0]
-        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .send(
+            FromEngine::CommWanted {
+                order,
+                round: 0,
+                have: None,
+            },
+            vec![],
+        )
         .await;
     // So that rank 0 has asked before rank 1 withdraws.
     engines[0].send(FromEngine::Started { order }, vec![]).await;
@@ -114,7 +142,14 @@ async fn who_stops_waiting_frees_the_others() {
         .wait_for(|event, _| matches!(event, ipengine_protocol::Event::Started { .. }).then_some(()))
         .await;
     engines[1]
-        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .send(
+            FromEngine::CommWanted {
+                order,
+                round: 0,
+                have: None,
+            },
+            vec![],
+        )
         .await;
     engines[1]
         .send(FromEngine::CommWithdrawn { order, round: 0 }, vec![])
@@ -134,7 +169,14 @@ async fn a_lost_target_frees_the_others() {
     client.submit(&[0, 1]).await;
     let order = engines[0].run().await;
     engines[0]
-        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .send(
+            FromEngine::CommWanted {
+                order,
+                round: 0,
+                have: None,
+            },
+            vec![],
+        )
         .await;
     drop(engines.pop());
     assert_eq!(
@@ -151,7 +193,14 @@ async fn one_target_gets_its_communicator_at_once_and_again_after_a_broken_link(
     client.submit(&[0]).await;
     let order = engine.run().await;
     engine
-        .send(FromEngine::CommWanted { order, round: 0 }, vec![])
+        .send(
+            FromEngine::CommWanted {
+                order,
+                round: 0,
+                have: None,
+            },
+            vec![],
+        )
         .await;
     assert_eq!(comm(&mut engine).await, CommAnswer::Create);
     let mut engine = engine.again(&gateway).await;
@@ -399,4 +448,31 @@ async fn logs_are_passed_on_and_an_unknown_engine_is_refused() {
         )
         .await;
     assert!(matches!(client.answer().await, (2, Answer::Refused { .. })));
+}
+
+/// Engines that all have the same communicator use it; where one has none, all make another.
+#[tokio::test]
+async fn what_all_have_is_used_and_anything_else_is_made_anew() {
+    let gateway = Gateway::start(2).await;
+    let mut engines = gateway.engines(2).await;
+    let mut client = gateway.client().await;
+    let birth = CommBirth {
+        order: Order(1),
+        round: 0,
+    };
+    for (second, expected) in [(Some(birth), CommAnswer::Use), (None, CommAnswer::Create)] {
+        client.submit(&[0, 1]).await;
+        for (engine, have) in engines.iter_mut().zip([Some(birth), second]) {
+            let order = engine.run().await;
+            let wanted = FromEngine::CommWanted {
+                order,
+                round: 0,
+                have,
+            };
+            engine.send(wanted, vec![]).await;
+        }
+        for engine in &mut engines {
+            assert_eq!(comm(engine).await, expected);
+        }
+    }
 }

@@ -78,10 +78,21 @@ pub enum ToEngine {
     },
 }
 
+/// When a communicator was made: instruction and round in it. The same on all its ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommBirth {
+    /// The instruction.
+    pub order: Order,
+    /// The round.
+    pub round: u32,
+}
+
 /// Whether the ranks may enter MPI to create a communicator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommAnswer {
-    /// Every target has asked: create it now.
+    /// Every target has asked, and all have the same one: use it.
+    Use,
+    /// Every target has asked, and some have none or another: create it now.
     Create,
     /// Some target will never come.
     Refused {
@@ -125,12 +136,15 @@ pub enum FromEngine {
         /// `display_data`, `execute_result`, …
         msg_type: String,
     },
-    /// The instruction needs a new communicator for `ipengine.comm` and waits for [`ToEngine::Comm`].
+    /// The instruction has come to its first use of `ipengine.comm` (or the first after a reset) and waits for
+    /// [`ToEngine::Comm`], also when the engine has one: another target may fail before it comes here.
     CommWanted {
         /// The instruction.
         order: Order,
         /// 0 for the first time in this instruction, one more after each communicator that it replaced.
         round: u32,
+        /// The birth of the one that this engine has for these targets.
+        have: Option<CommBirth>,
     },
     /// The instruction was interrupted while it waited; answered by [`ToEngine::Comm`] all the same, since the ranks
     /// may already have been sent in.

@@ -61,7 +61,9 @@ pub mod value;
 pub mod work;
 
 pub use access::AccessRecord;
-pub use control::{CommAnswer, EngineFacts, EngineState, FromEngine, FromEngineEnvelope, ToEngine};
+pub use control::{
+    CommAnswer, CommBirth, EngineFacts, EngineState, FromEngine, FromEngineEnvelope, ToEngine,
+};
 pub use error::DecodeError;
 pub use event::{Answer, Credit, EngineInfo, EngineStatus, Event, EventEnvelope, Status, Welcome};
 pub use exception::RemoteException;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ipengine_protocol::{
-    EngineFacts, EngineId, Event, FromEngine, FromEngineEnvelope, Order, OutputName, ToEngine,
+    EngineFacts, EngineId, Event, FromEngine, FromEngineEnvelope, Order, Outcome, OutputName, ToEngine,
 };
 
 use super::instruction::Stage;
@@ -195,13 +195,16 @@ impl<O: Outbox> Router<O> {
                 self.on_stream(engine, order, name, omitted, blobs)
             }
             FromEngine::Display { order, msg_type } => self.on_display(engine, order, msg_type, blobs),
-            FromEngine::CommWanted { order, round } => self.on_comm_wanted(order, engine, round),
+            FromEngine::CommWanted { order, round, have } => self.on_comm_wanted(order, engine, round, have),
             FromEngine::CommWithdrawn { order, round } => self.on_comm_withdrawn(order, engine, round),
             FromEngine::Finished {
                 order,
                 outcome,
                 timing,
             } => {
+                if self.death_is_pending() && matches!(outcome, Outcome::Interrupted(_)) {
+                    return; // the death interrupted it
+                }
                 self.end_target(order, engine, outcome, blobs, timing, now);
                 self.pump(engine, now);
                 self.feed(engine, now);

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipengine_protocol::event::InterruptReport;
 use ipengine_protocol::{
-    Answer, ClientId, EngineId, Event, InstructionId, InterruptState, Order, Outcome, Targets, Timing, ToEngine,
+    Answer, ClientId, EngineId, Event, InstructionId, InterruptState, Order, Outcome, Targets, Timing,
+    ToEngine,
 };
 
 use super::clients::Place;
@@ -153,7 +154,9 @@ impl<O: Outbox> Router<O> {
 
     /// A request overtakes the instruction it is about, which then ends as it arrives.
     fn foretell(&mut self, client: ClientId, counter: u64, how: &Withdrawal) {
-        let Some(state) = self.clients.get_mut(client) else { return };
+        let Some(state) = self.clients.get_mut(client) else {
+            return;
+        };
         if counter > state.accepted && state.foretold.len() < MOST_FORETOLD {
             state.foretold.insert(counter, how.clone());
         }

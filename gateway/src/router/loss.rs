@@ -120,7 +120,11 @@ impl<O: Outbox> Router<O> {
         for engine in missing {
             self.lose(engine, consequence.clone(), now);
         }
-        let ending = self.world.stop.as_ref().is_some_and(|stop| stop.origin == StopOrigin::Death);
+        let ending = self
+            .world
+            .stop
+            .as_ref()
+            .is_some_and(|stop| stop.origin == StopOrigin::Death);
         if ending {
             self.lose_to_death(now);
         }
@@ -151,7 +155,23 @@ impl<O: Outbox> Router<O> {
         self.end_if_all_left(now);
     }
 
+    /// The world ends because of a death whose cause is not decided yet: what ends now is lost with it.
+    pub(super) fn death_is_pending(&self) -> bool {
+        let ending = self
+            .world
+            .stop
+            .as_ref()
+            .is_some_and(|stop| stop.origin == StopOrigin::Death);
+        ending && !self.world.death.unexplained.is_empty()
+    }
+
     pub(super) fn on_leaving(&mut self, engine: EngineId, now: Now) {
+        if self.death_is_pending() {
+            if !self.world.death.unexplained.contains(&engine) {
+                self.world.death.unexplained.push(engine);
+            }
+            return self.acknowledge(engine);
+        }
         let host = self.engines[engine.index()].host().to_owned();
         let detail = self
             .world

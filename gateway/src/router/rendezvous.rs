@@ -1,10 +1,13 @@
 //! Whether the targets of an instruction may enter MPI together: only when every one has asked for its communicator.
 //! If one ends without asking, the others get a refusal instead of a hang.
 //!
+//! This is so for a communicator that exists, too: a target that fails before it comes to use it would leave the others in a
+//! collective. All use the one they have if it is the same; otherwise (some have none, or replaced theirs) they make one.
+//!
 //! An instruction may replace its communicator, so there are rounds: a round ends when all targets have asked in it, and
 //! what is asked afterwards belongs to the next. A refusal holds for the rest of the instruction.
 
-use ipengine_protocol::{CommAnswer, EngineId, Order, Outcome, ToEngine};
+use ipengine_protocol::{CommAnswer, CommBirth, EngineId, Order, Outcome, ToEngine};
 
 use super::Router;
 use super::instruction::Stage;
@@ -13,9 +16,9 @@ use crate::{Lane, Outbox};
 /// Who of an instruction's targets waits for the communicator.
 #[derive(Debug, Default)]
 pub(super) struct Rendezvous {
-    /// The present round. All before it ended with `Create`.
-    round: u32,
-    asked: Vec<EngineId>,
+    /// How the rounds before the present one ended.
+    past: Vec<CommAnswer>,
+    asked: Vec<(EngineId, Option<CommBirth>)>,
     missing: Option<Missing>,
 }
 
@@ -27,9 +30,32 @@ struct Missing {
 }
 
 impl Rendezvous {
+    fn round(&self) -> u32 {
+        u32::try_from(self.past.len()).unwrap_or(u32::MAX)
+    }
+
+    fn waits(&self, engine: EngineId) -> bool {
+        self.asked.iter().any(|(asked, _)| *asked == engine)
+    }
+
+    fn waiting(&self) -> Vec<EngineId> {
+        self.asked.iter().map(|(asked, _)| *asked).collect()
+    }
+
+    /// What everybody is told once all have asked.
+    fn agreement(&self) -> CommAnswer {
+        let mut births = self.asked.iter().map(|(_, have)| *have);
+        let first = births.next().flatten();
+        if first.is_some() && births.all(|have| have == first) {
+            CommAnswer::Use
+        } else {
+            CommAnswer::Create
+        }
+    }
+
     fn refusal(&self) -> Option<CommAnswer> {
         let Missing { engine, withdrew } = self.missing.as_ref()?;
-        let what = match (withdrew, self.round) {
+        let what = match (withdrew, self.round()) {
             (true, _) => "stopped waiting for ipengine.comm",
             (false, 0) => "ended this instruction without using ipengine.comm",
             (false, _) => "ended this instruction without asking for ipengine.comm again",
@@ -40,15 +66,21 @@ impl Rendezvous {
     }
 
     fn miss(&mut self, engine: EngineId) -> Vec<EngineId> {
-        let withdrew = self.asked.contains(&engine);
-        self.asked.retain(|asked| *asked != engine);
+        let withdrew = self.waits(engine);
+        self.asked.retain(|(asked, _)| *asked != engine);
         self.missing = Some(Missing { engine, withdrew });
-        self.asked.clone()
+        self.waiting()
     }
 }
 
 impl<O: Outbox> Router<O> {
-    pub(super) fn on_comm_wanted(&mut self, order: Order, engine: EngineId, round: u32) {
+    pub(super) fn on_comm_wanted(
+        &mut self,
+        order: Order,
+        engine: EngineId,
+        round: u32,
+        have: Option<CommBirth>,
+    ) {
         let Some(instruction) = self.instructions.get_mut(&order) else {
             return;
         };
@@ -57,20 +89,24 @@ impl<O: Outbox> Router<O> {
             return;
         }
         let rendezvous = &mut instruction.rendezvous;
-        if round < rendezvous.round {
-            return self.answer_comm(order, &[engine], round, &CommAnswer::Create);
+        if let Some(answer) = rendezvous.past.get(round as usize).cloned() {
+            return self.answer_comm(order, &[engine], round, &answer);
         }
         if let Some(refusal) = rendezvous.refusal() {
             return self.answer_comm(order, &[engine], round, &refusal);
         }
-        if !rendezvous.asked.contains(&engine) {
-            rendezvous.asked.push(engine);
+        if !rendezvous.waits(engine) {
+            rendezvous.asked.push((engine, have));
         }
         if rendezvous.asked.len() == instruction.targets.len() {
-            rendezvous.round += 1;
-            let all = std::mem::take(&mut rendezvous.asked);
-            self.comms.insert(instruction.targets.clone(), None);
-            self.answer_comm(order, &all, round, &CommAnswer::Create);
+            let answer = rendezvous.agreement();
+            let all = rendezvous.waiting();
+            rendezvous.asked.clear();
+            rendezvous.past.push(answer.clone());
+            if answer == CommAnswer::Create {
+                self.comms.insert(instruction.targets.clone(), None);
+            }
+            self.answer_comm(order, &all, round, &answer);
         }
     }
 
@@ -79,7 +115,7 @@ impl<O: Outbox> Router<O> {
             return;
         };
         let rendezvous = &mut instruction.rendezvous;
-        if round < rendezvous.round || !rendezvous.asked.contains(&engine) {
+        if round < rendezvous.round() || !rendezvous.waits(engine) {
             // It was answered before this came.
             return;
         }
@@ -117,10 +153,11 @@ impl<O: Outbox> Router<O> {
         let Some(instruction) = self.instructions.get(&order) else {
             return;
         };
-        let Rendezvous { round, asked, .. } = &instruction.rendezvous;
-        let (round, waits) = (*round, asked.contains(&engine));
-        if round > 0 {
-            self.answer_comm(order, &[engine], round - 1, &CommAnswer::Create);
+        let rendezvous = &instruction.rendezvous;
+        let (round, last) = (rendezvous.round(), rendezvous.past.last().cloned());
+        let waits = rendezvous.waits(engine);
+        if let Some(answer) = last {
+            self.answer_comm(order, &[engine], round - 1, &answer);
         }
         if waits {
             self.refuse_comm(order, &[engine]);
@@ -133,7 +170,7 @@ impl<O: Outbox> Router<O> {
             .instructions
             .get(&order)
             .map(|instruction| &instruction.rendezvous);
-        let Some((round, refusal)) = rendezvous.and_then(|r| Some((r.round, r.refusal()?))) else {
+        let Some((round, refusal)) = rendezvous.and_then(|r| Some((r.round(), r.refusal()?))) else {
             return;
         };
         self.answer_comm(order, engines, round, &refusal);

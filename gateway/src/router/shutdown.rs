@@ -42,7 +42,9 @@ impl<O: Outbox> Router<O> {
         if origin == StopOrigin::Death {
             self.lose_to_death(now);
         }
-        self.abort_unsent(&reason, now);
+        if !self.death_is_pending() {
+            self.abort_unsent(&reason, now);
+        }
         for row in self.engines.iter().map(|row| row.id).collect::<Vec<_>>() {
             self.tell_engine(
                 row,

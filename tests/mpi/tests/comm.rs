@@ -98,7 +98,6 @@ fn a_target_that_raises_before_it() {
 
 /// The same when the communicator was made long before: the promise is one per instruction.
 #[test]
-#[ignore = "a communicator from the cache is entered without a rendezvous: hangs"]
 fn a_target_that_ends_without_the_cached_one() {
     let job = Launch::plain(2).start();
     let client = job.connect();
@@ -151,7 +150,6 @@ fn reset_makes_a_new_one() {
 
 /// A rank that replaces it while the others do not must not leave anybody in MPI.
 #[test]
-#[ignore = "a communicator from the cache is entered without a rendezvous: hangs"]
 fn a_reset_on_one_rank_only() {
     let job = Launch::plain(2).start();
     let client = job.connect();

@@ -200,7 +200,14 @@ impl Play {
             .filter(|_| !self.dead[engine as usize])
         {
             let order = *order;
-            self.bench.say(engine, FromEngine::CommWanted { order, round: 0 });
+            self.bench.say(
+                engine,
+                FromEngine::CommWanted {
+                    order,
+                    round: 0,
+                    have: None,
+                },
+            );
         }
     }
 
