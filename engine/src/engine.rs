@@ -209,6 +209,7 @@ fn serve(
     patience: Duration,
     prepared: Option<Prepared>,
 ) -> Result<u8, Error> {
+    prepare_environment(briefing);
     let last_words = LastWords::install()?;
     let (reports, from_main) = tokio::sync::mpsc::unbounded_channel();
     let inbox = Arc::new(Inbox::new(reports));
@@ -230,7 +231,6 @@ fn serve(
         briefing.cluster.clone(),
         host_name(),
     );
-    prepare_environment(briefing);
     interpreter::start(&briefing.python)?;
     is_linked.recv_timeout(patience).unwrap_or_else(|_| {
         Err(Error::Link {
@@ -265,7 +265,7 @@ fn facts(world: &World) -> EngineFacts {
 
 /// What C and Fortran run-times read at their own start.
 fn prepare_environment(briefing: &Briefing) {
-    // SAFETY: the control thread reads no environment variables, and user threads do not exist yet.
+    // SAFETY: neither the control thread nor any thread of the user exists yet; the banner's reads no variables.
     unsafe {
         std::env::set_var("GFORTRAN_UNBUFFERED_PRECONNECTED", "y");
         std::env::set_var("FORT_BUFFERED", "n");
