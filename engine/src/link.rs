@@ -24,8 +24,12 @@ use crate::error::Error;
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// The application protocol that tells a control link from a client on the same port.
 const ALPN: &[u8] = b"ipengine-link/1";
-/// What the reader asks for at once.
-const READ: usize = 256 << 10;
+/// Room for one read. Below the allocator's threshold for memory of its own pages.
+const READ: usize = 64 << 10;
+/// A frame up to this length is copied out, so that the read buffer is used again instead of a new one.
+const SMALL: usize = 4 << 10;
+/// What is gathered for one write.
+const WRITE: usize = 256 << 10;
 
 /// The link's socket, for forked children of the user's code to close; -1 without a link.
 static SOCKET: AtomicI32 = AtomicI32::new(-1);
@@ -210,6 +214,11 @@ impl Reader {
                 std::io::ErrorKind::UnexpectedEof.into(),
             ));
         }
+        if length <= SMALL {
+            let frame = Bytes::copy_from_slice(&self.buffer[..length]);
+            self.buffer.advance(length);
+            return Ok(Some(frame));
+        }
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
@@ -239,7 +248,7 @@ impl Writer {
     /// Whether enough is gathered for one write.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.buffer.len() >= READ
+        self.buffer.len() >= WRITE
     }
 
     /// Writes what was added.
