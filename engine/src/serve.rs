@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipengine_gateway::LauncherReport;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -22,6 +23,8 @@ use crate::supervisor::{Plan, ReportPipe, Supervisor};
 const STOP_GRACE: Duration = Duration::from_secs(15);
 /// Time between TERM and KILL for the launcher. Open MPI's mpiexec takes 2 s to end its ranks.
 const KILL_GRACE: Duration = Duration::from_secs(8);
+/// The launcher gets this when `serve` is killed: a world that nobody watches must not stay behind.
+const END_WITH_US: Signal = Signal::SIGTERM;
 /// Exit code when the launcher cannot be run, as shells give it.
 const NOT_RUN: u8 = 127;
 
@@ -71,13 +74,16 @@ async fn outlast(mut ended: JoinHandle<Result<ExitStatus, Error>>, pid: &AtomicU
 
 async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) -> Result<u8, Error> {
     let (program, arguments) = command.split_first().expect("clap requires one");
-    let spawned = Command::new(program)
+    let mut launcher = Command::new(program);
+    launcher
         .args(arguments)
         .env("IPENGINE_CLUSTER", &place.cluster)
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn();
+        .process_group(0);
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+    unsafe { launcher.pre_exec(|| Ok(set_pdeathsig(END_WITH_US)?)) };
+    let spawned = launcher.spawn();
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {

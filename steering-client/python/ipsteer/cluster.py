@@ -222,10 +222,11 @@ class Cluster:
     def _end_processes(self) -> None:
         process = self._process
         assert process is not None
-        for number, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
+        # TERM begins an orderly end, for which `serve` gives its launcher 23 s.
+        for number, patience in ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0)):
             if process.poll() is not None:
                 break
-            # TERM to the gateway alone, which ends its launcher in order; KILL to all that are left
+            # TERM to `serve` alone, which ends its launcher in order; when it is killed its launcher ends, too
             if number == signal.SIGTERM:
                 process.terminate()
             else:

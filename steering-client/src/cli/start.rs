@@ -243,7 +243,7 @@ impl Start<'_> {
                 Err(error) => return Err(self.failed(error.to_string())),
             }
             if began.elapsed() > self.limit {
-                // It takes the whole group along: mpiexec and the engines that did come up.
+                // `serve` ends its launcher in order, with the engines that did come up.
                 let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
                 let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGTERM);
                 return Err(self.failed(format!("not ready after {} s; stopped", self.limit.as_secs())));

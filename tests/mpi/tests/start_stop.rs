@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use ipengine_protocol::Outcome;
-use ipengine_tests::{Launch, MpiJob};
+use ipengine_tests::outcome::shown;
+use ipengine_tests::{Launch, MpiJob, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -164,6 +165,61 @@ fn plain_ends_when_mpiexec_is_killed() {
     drop(client);
     job.wait_gone();
     job.check_files();
+}
+
+/// The launcher must not go on with nobody to read it.
+#[test]
+fn resident_ends_when_serve_is_killed() {
+    let mut job = Launch::resident(2).start();
+    let client = job.connect();
+    let counter = client.begin(
+        &[0, 1],
+        "import time\nprint('here', flush=True)\nwhile True: time.sleep(0.01)",
+    );
+    client.wait_output(counter, 0, "here");
+    job.signal(Signal::SIGKILL);
+    job.wait_exit();
+    assert!(client.finish(counter).iter().all(|one| !one.outcome.is_done()));
+    client.wait_ended();
+    drop(client);
+    job.wait_gone();
+}
+
+/// Engines keep their namespaces and come back to a gateway that was started again under the same file.
+fn gateway_killed(launch: Launch) {
+    let mut job = launch.start();
+    let client = job.connect();
+    client.must(&[0, 1], "import ipengine; kept = ipengine.rank + 40");
+    drop(client);
+    let first = job.record();
+    let pid = i32::try_from(first.gateway_pid).expect("a process id");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("it lives");
+    let again = until("another gateway", || {
+        Some(job.record()).filter(|now| now.gateway_pid != first.gateway_pid)
+    });
+    assert_eq!(
+        (again.token, again.urls, again.fingerprint),
+        (first.token, first.urls, first.fingerprint)
+    );
+    let client = job.connect();
+    let kept: Vec<String> = client
+        .must(&[0, 1], "kept, ipengine.comm.allreduce(1)")
+        .iter()
+        .map(|one| shown(one))
+        .collect();
+    assert_eq!(kept, ["(40, 2)", "(41, 2)"]);
+    drop(client);
+    job.stop();
+}
+
+#[test]
+fn plain_survives_its_gateway() {
+    gateway_killed(Launch::plain(2));
+}
+
+#[test]
+fn resident_survives_its_gateway() {
+    gateway_killed(Launch::resident(2));
 }
 
 #[test]
