@@ -168,11 +168,6 @@ def test_stream_of_the_client_package_loads_here(engine):
     assert engine.value(engine.runtime.apply(run.stdout, [], sys.version_info[:2])) == 106
 
 
-def test_the_two_copies_are_the_same():
-    mine = (conftest.GLUE / "ipengine" / "_canning.py").read_bytes()
-    assert mine == (conftest.CLIENT / "ipengine" / "_canning.py").read_bytes()
-
-
 def test_interactive_function_of_a_module(engine, tmp_path, monkeypatch):
     (tmp_path / "lab_module.py").write_text(
         "import functools\nfrom ipengine import _canning\nunit = 3\ndef plain():\n    return unit\n"

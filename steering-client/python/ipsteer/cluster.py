@@ -226,7 +226,7 @@ class Cluster:
         for number, patience in ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0)):
             if process.poll() is not None:
                 break
-            # TERM to `serve` alone, which ends its launcher in order; when it is killed its launcher ends, too
+            # TERM to `serve` alone, which ends its launcher in order, and takes it along when killed
             if number == signal.SIGTERM:
                 process.terminate()
             else:
