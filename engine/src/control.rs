@@ -107,6 +107,16 @@ impl Control {
         Then::Nothing
     }
 
+    /// A link is up, on which the gateway told that it has everything up to `received`. An answer about a communicator may
+    /// have been lost with the old link, or with the old gateway.
+    pub fn on_link(&mut self, received: u64) {
+        self.outbound.connected(received);
+        if let Some((order, round, have)) = self.inbox.comm_awaited() {
+            self.outbound
+                .keep(FromEngine::CommWanted { order, round, have }, Vec::new());
+        }
+    }
+
     fn on_run(&mut self, instruction: Instruction) {
         if instruction.order <= self.facts.orders_seen {
             return; // sent again after a reconnection: runs at most once

@@ -189,9 +189,10 @@ impl Desk {
         }
         self.take_reports();
         let cause = self.control.borrow_mut().on_dying(last_words.cause());
-        tracing::error!("{cause}");
         self.outgoing.notify_one();
         self.flushed().await;
+        // After the gateway was told: the launcher may not read.
+        tracing::error!("{cause}");
         last_words.told();
     }
 
@@ -226,6 +227,8 @@ impl Desk {
         linked: std::sync::mpsc::Sender<Result<(), Error>>,
     ) {
         let mut lost_at = Instant::now();
+        // One complaint per outage: many ranks write to one launcher.
+        let mut complained = false;
         loop {
             let host = self.control.borrow().facts.host.clone();
             match address.connect(&host).await {
@@ -235,6 +238,7 @@ impl Desk {
                     self.control.borrow_mut().outbound.disconnected();
                     *self.writing.borrow_mut() = false;
                     lost_at = Instant::now();
+                    complained = false;
                     if !self.control.borrow().is_stopping() {
                         tracing::warn!(
                             "link lost: {}",
@@ -246,7 +250,10 @@ impl Desk {
                     let _ = linked.send(Err(error));
                     self.stop("the gateway is gone");
                 }
-                Err(error) => tracing::warn!("{}", chain(&error)),
+                Err(error) if !std::mem::replace(&mut complained, true) => {
+                    tracing::warn!("{}", chain(&error))
+                }
+                Err(_) => {}
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -275,7 +282,7 @@ impl Desk {
                 reason: "the gateway did not welcome this engine".to_owned(),
             });
         };
-        self.control.borrow_mut().outbound.connected(received);
+        self.control.borrow_mut().on_link(received);
         // Nobody listens after the first connection.
         let _ = linked.send(Ok(()));
         tokio::select! {

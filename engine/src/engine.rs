@@ -26,11 +26,14 @@ use crate::output::OutputFiles;
 use crate::place::{Place, host_name};
 use crate::record::GatewayRecord;
 use crate::supervisor::{self, Plan};
-use crate::world::World;
+use crate::world::{self, World};
 use crate::{detach, executor, interpreter, log};
 
 /// For the last messages to leave before MPI is finalised.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Exit code after a panic, as Rust programs give it.
+const PANICKED: i32 = 101;
 
 /// What rank 0 prepares before `MPI_Init`, because nothing may fork after it.
 struct Prepared {
@@ -122,7 +125,7 @@ fn tls_everywhere() -> bool {
 fn start(args: &EngineArgs, launched: Option<Launched>, mut prepared: Option<Prepared>) -> Result<u8, Error> {
     let patience = Duration::from_secs(args.start_timeout);
     let begun = Instant::now();
-    let mut world = init_world(args, patience)?;
+    let world = init_world(args, patience)?;
     check_launcher(&world, launched)?;
     let greeted = match &mut prepared {
         Some(prepared) => greeting::lead(&world, patience, || prepared.brief()),
@@ -131,23 +134,41 @@ fn start(args: &EngineArgs, launched: Option<Launched>, mut prepared: Option<Pre
     let briefing = greeted.unwrap_or_else(|error| {
         report_start_failure(&world, &error);
         // A rank that is no engine waits somewhere in MPI: only an abort ends the job.
-        world.abort(1)
+        last_words::end_is_orderly();
+        world::abort_job(1)
     });
+    let rank = world.rank();
+    be_engine(world, &briefing, begun, patience, prepared).inspect_err(|error| {
+        let words = format!("rank {rank} cannot go on: {}", chain(error));
+        tracing::error!("{words}");
+        // Before the redirection this is the launcher's stream, afterwards the rank's own file.
+        eprintln!("ipengine-mpi: {words}");
+        // The others would wait for this rank, at the latest in MPI_Finalize.
+        world::abort_job(1);
+    })
+}
+
+/// From the first rank-wide step to the end of MPI.
+fn be_engine(
+    mut world: World,
+    briefing: &Briefing,
+    begun: Instant,
+    patience: Duration,
+    prepared: Option<Prepared>,
+) -> Result<u8, Error> {
     world.make_private()?;
     let files = Arc::new(OutputFiles::open(&briefing.run_dir.join("logs"), world.rank())?);
     let (launcher_out, launcher_err) = files.redirect()?;
     log::start(&briefing.run_dir, world.rank(), launcher_err);
     if world.rank() == 0 {
-        let facts = banner::Facts::new(&briefing, &world, begun);
+        let facts = banner::Facts::new(briefing, &world, begun);
         banner::print_when_ready(
             facts,
             prepared.as_ref().map(|p| p.place.access_file.clone()),
             launcher_out,
         );
     }
-    let rank = world.rank();
-    serve(world, &briefing, &files, patience, prepared)
-        .inspect_err(|error| tracing::error!("rank {rank} did not start: {}", chain(error)))
+    serve(world, briefing, &files, patience, prepared)
 }
 
 /// `MPI_Init` under a watchdog: it hangs when a rank of the job never calls it.
@@ -201,7 +222,7 @@ fn report_start_failure(world: &World, error: &Error) {
     }
 }
 
-/// From the first link to the end of MPI.
+/// From the first link to the end.
 fn serve(
     world: World,
     briefing: &Briefing,
@@ -210,11 +231,22 @@ fn serve(
     prepared: Option<Prepared>,
 ) -> Result<u8, Error> {
     prepare_environment(briefing);
+    end_job_on_panic();
     let last_words = LastWords::install()?;
     let (reports, from_main) = tokio::sync::mpsc::unbounded_channel();
     let inbox = Arc::new(Inbox::new(reports));
+    let facts = facts(&world);
+    let runtime = Runtime::install(
+        Arc::clone(&inbox),
+        Arc::clone(files),
+        world,
+        briefing.cluster.clone(),
+        host_name(),
+    );
+    // Before the link: an engine counts as there once it has said hello.
+    interpreter::start(&briefing.python)?;
     let (linked, is_linked) = mpsc::channel();
-    let control = Control::new(facts(&world), Arc::clone(&inbox), Arc::clone(files));
+    let control = Control::new(facts, Arc::clone(&inbox), Arc::clone(files));
     let address = briefing.gateway.clone();
     let control_thread = ControlThread {
         address,
@@ -224,14 +256,6 @@ fn serve(
         linked,
     }
     .spawn()?;
-    let runtime = Runtime::install(
-        Arc::clone(&inbox),
-        Arc::clone(files),
-        world,
-        briefing.cluster.clone(),
-        host_name(),
-    );
-    interpreter::start(&briefing.python)?;
     is_linked.recv_timeout(patience).unwrap_or_else(|_| {
         Err(Error::Link {
             reason: format!("none within {} s", patience.as_secs()),
@@ -261,6 +285,17 @@ fn facts(world: &World) -> EngineFacts {
         mpi: world.library().to_owned(),
         orders_seen: Order(0),
     }
+}
+
+/// A panic of ours ends the job: a rank without its main or control thread would be deaf, and the others wait for it.
+fn end_job_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!("ipengine-mpi has a fault, please report it: {panic}");
+        report(panic);
+        // SAFETY: ends the process, after last words where the control thread is alive.
+        unsafe { last_words::_exit(PANICKED) };
+    }));
 }
 
 /// What C and Fortran run-times read at their own start.
@@ -295,8 +330,11 @@ fn finish(runtime: Rc<Runtime>, inbox: &Inbox) {
     last_words::end_is_orderly();
     interpreter::finish();
     Runtime::uninstall();
-    // The last owner: drops the world, which finalises MPI.
-    drop(runtime);
+    match Rc::try_unwrap(runtime) {
+        Ok(runtime) => runtime.world.into_inner().finalize(),
+        // Every user of the runtime is on this thread and has returned.
+        Err(_) => tracing::error!("MPI is not finalised: the runtime is still in use"),
+    }
 }
 
 /// `--check`: what this program is made of.

@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::inbox::{Instruction, Next};
-use crate::interpreter;
 use crate::interpreter_choice::linked_version;
 use crate::native::Runtime;
 use crate::values;
+use crate::{interpreter, last_words, native};
 
 /// How often an idle rank lets MPI work on operations that an earlier instruction left unfinished.
 const PROGRESS: Duration = Duration::from_millis(10);
@@ -136,6 +136,9 @@ fn run_one(py: Python<'_>, runtime: &Rc<Runtime>, glue: &Glue, instruction: Inst
         comm_suspect,
     );
     let answer = glue.call(py, &work, &blobs);
+    if native::is_forked() {
+        end_forked_child(&answer);
+    }
     drop(blobs);
     let answer = answer.and_then(|answer| values::outcome(&answer, linked_version()));
     runtime.inbox.close();
@@ -155,6 +158,14 @@ fn run_one(py: Python<'_>, runtime: &Rc<Runtime>, glue: &Glue, instruction: Inst
     runtime
         .inbox
         .finish(order, outcome, parts, timing, runtime.files.ends());
+}
+
+/// User code forked and the child came back from the instruction: it must not go on as a second engine.
+fn end_forked_child(answer: &PyResult<Bound<'_, PyAny>>) -> ! {
+    flush_c_streams();
+    let status = answer.as_ref().ok().and_then(|answer| answer.get_item(0).ok());
+    let ended_well = status.is_some_and(|status| status.extract::<&str>().is_ok_and(|text| text == "ok"));
+    last_words::end_now(i32::from(!ended_well))
 }
 
 /// The interrupt came with the order to stop, not from a client.

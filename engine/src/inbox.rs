@@ -65,6 +65,9 @@ pub enum FromMain {
     Leaving(std::sync::mpsc::Sender<()>),
 }
 
+/// A request for a communicator: instruction, round, and the birth of the one that this engine has.
+pub type CommRequest = (Order, u32, Option<CommBirth>);
+
 /// What the main thread gets.
 pub enum Next {
     /// Run this.
@@ -100,6 +103,8 @@ struct State {
     doomed: HashSet<Order>,
     stop: bool,
     comm_answer: Option<(Order, u32, CommAnswer)>,
+    /// What the main thread waits for in [`Inbox::await_comm`].
+    comm_awaited: Option<CommRequest>,
     /// Output below these offsets belongs to instructions whose end was reported.
     floor: Ends,
 }
@@ -217,11 +222,19 @@ impl Inbox {
     pub fn await_comm(&self, order: Order, round: u32, have: Option<CommBirth>) -> CommAnswer {
         self.report(FromMain::CommWanted(order, round, have));
         let mut state = self.state();
+        state.comm_awaited = Some((order, round, have));
         let mut withdrawn = false;
         loop {
+            if state.stop {
+                state.comm_awaited = None;
+                return CommAnswer::Refused {
+                    reason: "the engine is stopping".to_owned(),
+                };
+            }
             if let Some((answered, of_round, answer)) = state.comm_answer.take()
                 && (answered, of_round) == (order, round)
             {
+                state.comm_awaited = None;
                 return answer;
             }
             if state.armed == Some(order) && !withdrawn {
@@ -249,6 +262,12 @@ impl Inbox {
         state.queue = stay;
         let back: VecDeque<Instruction> = back;
         back.into_iter().map(|instruction| instruction.order).collect()
+    }
+
+    /// What [`Self::await_comm`] waits for: to be asked again of a gateway that may not know of it.
+    #[must_use]
+    pub fn comm_awaited(&self) -> Option<CommRequest> {
+        self.state().comm_awaited
     }
 
     /// Delivers the gateway's answer to [`Self::await_comm`].

@@ -38,6 +38,8 @@ static TOLD: AtomicI32 = AtomicI32::new(-1);
 /// The engine's own process: a forked child must not speak for it.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 static CONTROL_THREAD: AtomicI32 = AtomicI32::new(0);
+/// The thread that speaks; others that die meanwhile wait for it.
+static SPEAKER: AtomicI32 = AtomicI32::new(0);
 /// The runtime itself is ending the process in good order.
 static ORDERLY: AtomicBool = AtomicBool::new(false);
 
@@ -122,16 +124,24 @@ pub fn end_now(code: i32) -> ! {
 fn speak(kind: u8, code: c_int) {
     // SAFETY: getpid and gettid only read.
     let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
-    let armed = WAKE.load(Ordering::SeqCst) >= 0 && process == PROCESS.load(Ordering::SeqCst);
-    if !armed || ORDERLY.load(Ordering::SeqCst) || thread == CONTROL_THREAD.load(Ordering::SeqCst) {
+    let control = CONTROL_THREAD.load(Ordering::SeqCst);
+    let armed = control != 0 && process == PROCESS.load(Ordering::SeqCst);
+    if !armed || ORDERLY.load(Ordering::SeqCst) || thread == control {
         return;
     }
     if KIND
         .compare_exchange(NONE, kind, Ordering::SeqCst, Ordering::SeqCst)
         .is_err()
     {
-        return; // somebody is speaking already: MPI_Abort ends in exit
+        // MPI_Abort ends in exit: the speaker itself goes on. Another thread that dies waits until the speaker ends
+        // the process: its own end would cut the words off.
+        if SPEAKER.load(Ordering::SeqCst) != thread {
+            // SAFETY: poll without descriptors only waits.
+            unsafe { libc::poll(std::ptr::null_mut(), 0, PATIENCE_MS) };
+        }
+        return;
     }
+    SPEAKER.store(thread, Ordering::SeqCst);
     CODE.store(code, Ordering::SeqCst);
     let one = 1u64;
     // SAFETY: the descriptors stay open for the life of the process; eight bytes are what an eventfd takes; poll gets
@@ -153,7 +163,7 @@ fn install_handler(signal: c_int) -> std::io::Result<()> {
     let code = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_fatal_signal as extern "C" fn(c_int) as usize;
-        action.sa_flags = libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESETHAND;
+        action.sa_flags = libc::SA_ONSTACK | libc::SA_NODEFER;
         libc::sigaction(signal, &action, std::ptr::null_mut())
     };
     if code == 0 {
@@ -165,9 +175,13 @@ fn install_handler(signal: c_int) -> std::io::Result<()> {
 
 extern "C" fn on_fatal_signal(signal: c_int) {
     speak(SIGNAL, signal);
-    // SA_RESETHAND has put back the default action: the process now dies of the signal as it would have.
-    // SAFETY: raise is async-signal-safe.
-    unsafe { libc::raise(signal) };
+    // Only now, so that another thread's fault meanwhile comes here, too, and not to the default action.
+    // SAFETY: zero bits are the default action; sigaction and raise are async-signal-safe.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, &default, std::ptr::null_mut());
+        libc::raise(signal);
+    }
 }
 
 unsafe extern "C" {

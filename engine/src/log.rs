@@ -21,9 +21,9 @@ pub fn start(run_dir: &Path, rank: u32, launcher: File) {
     install(Mutex::new(file.unwrap_or(launcher)));
 }
 
-/// Starts logging of the gateway and its supervisor, whose stderr is their log file.
-pub fn start_on_stderr() {
-    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
+/// Starts logging on stderr: the gateway's and its supervisor's is their log file, that of `serve` is the user's.
+pub fn start_on_stderr(level: &str) {
+    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

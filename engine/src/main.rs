@@ -60,16 +60,19 @@ fn run(cli: &Cli) -> Result<u8, Error> {
     match &cli.command {
         None if cli.engine.check => engine::check(cli.engine.python.as_deref()).map(|()| 0),
         None => engine::run(&cli.engine),
-        Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Serve(args)) => {
+            log::start_on_stderr("warn");
+            serve::run(args)
+        }
         Some(Command::Detach) => detach::run().map(|()| 0),
         Some(Command::Supervise) => {
             name_process();
-            log::start_on_stderr();
+            log::start_on_stderr("info");
             supervisor::run().map(|()| 0)
         }
         Some(Command::Gateway) => {
             name_process();
-            log::start_on_stderr();
+            log::start_on_stderr("info");
             gateway_process::run().map(|()| 0)
         }
     }

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipengine_protocol::{CommAnswer, CommBirth, Order};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
@@ -179,6 +180,11 @@ fn emit(msg_type: String, content: String) -> PyResult<()> {
 /// generation, and the failed instruction that makes it suspect.
 #[pyfunction]
 fn comm_handle(py: Python<'_>) -> PyResult<(u64, u64, Option<u64>)> {
+    if is_forked() {
+        return Err(PyRuntimeError::new_err(
+            "ipengine.comm: a forked child is no engine",
+        ));
+    }
     let runtime = runtime()?;
     let (order, targets, round, agreed, suspect) = match &*runtime.current.borrow() {
         Some(current) => (
@@ -274,9 +280,19 @@ fn reset_comm() -> PyResult<()> {
     Ok(())
 }
 
+/// Set in forked children of the user's code: they are no engine.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is a forked child of an engine.
+#[must_use]
+pub fn is_forked() -> bool {
+    FORKED.load(Ordering::Relaxed)
+}
+
 /// Called in a forked child of the user's code. Last words and MPI's wrappers know the engine by its process id.
 #[pyfunction]
 fn after_fork_child() {
+    FORKED.store(true, Ordering::Relaxed);
     link::close_in_forked_child();
 }
 

@@ -1,6 +1,7 @@
 //! Resident mode: `ipengine-mpi serve -- mpiexec …`. Owns the gateway, runs the launcher, reads its messages, returns
 //! its exit code, and keeps the allocation while clients still fetch results.
 
+use std::io::Write;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -87,7 +88,10 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("ipengine-mpi serve: cannot run {program}: {error}");
+            let _ = writeln!(
+                std::io::stderr(),
+                "ipengine-mpi serve: cannot run {program}: {error}"
+            );
             reports.send(&LauncherReport::Output(format!("cannot run {program}: {error}")));
             reports.send(&LauncherReport::Exited {
                 code: Some(i32::from(NOT_RUN)),
@@ -114,7 +118,8 @@ async fn tee(stderr: impl AsyncRead + Unpin, reports: ReportPipe) {
     let mut lines = BufReader::new(stderr).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line).into_owned();
-        eprintln!("{line}");
+        // Whoever started `serve` may have gone (an ssh that was cut): the launcher is read all the same.
+        let _ = writeln!(std::io::stderr(), "{line}");
         reports.send(&LauncherReport::Output(line));
     }
 }

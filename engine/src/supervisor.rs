@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ipengine_gateway::{Config, LauncherReport, certificate};
 use ipengine_protocol::handshake::Secret;
@@ -24,6 +25,9 @@ use crate::error::Error;
 use crate::interfaces;
 use crate::place::{Place, host_name};
 use crate::record::GatewayRecord;
+
+/// Between two attempts to start a gateway: what keeps it from starting (memory, say) may pass.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// A gateway that dies again and again has a fault that another start does not mend.
 const MAX_RESTARTS: u32 = 5;
@@ -221,10 +225,18 @@ impl Supervisor {
             }
             restarts += 1;
             tracing::error!(%status, restarts, "the gateway died and is started again");
-            let (gateway, stdin) = spawn_gateway(&self.sockets, &self.config)?;
-            self.pid.store(gateway.id(), Ordering::SeqCst);
-            self.gateway = gateway;
-            *self.pipe.lock() = stdin;
+            match spawn_gateway(&self.sockets, &self.config) {
+                Ok((gateway, stdin)) => {
+                    self.pid.store(gateway.id(), Ordering::SeqCst);
+                    self.gateway = gateway;
+                    *self.pipe.lock() = stdin;
+                }
+                Err(error) => {
+                    // The next turn hears of the old one's end again and tries once more.
+                    tracing::error!("the gateway does not start: {}", crate::error::chain(&error));
+                    std::thread::sleep(RESTART_PAUSE);
+                }
+            }
         }
     }
 

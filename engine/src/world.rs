@@ -4,6 +4,7 @@
 //! drops return codes and has no group-collective creation.
 
 use std::ffi::c_int;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use mpi::ffi;
 
 use crate::cli::ThreadLevel;
 use crate::error::Error;
+use crate::last_words;
 
 /// Tag of the greeting on `MPI_COMM_WORLD`, before the private communicator exists. MPI guarantees tags to 32767.
 const GREETING_TAG: c_int = 0x1be7;
@@ -28,8 +30,8 @@ pub struct World {
     /// Only for the runtime; created once every rank is known to be an engine.
     private: Option<ffi::MPI_Comm>,
     created: usize,
-    /// Finalises MPI when dropped.
-    _universe: Universe,
+    /// Would finalise MPI when dropped: only [`Self::finalize`] does that.
+    universe: ManuallyDrop<Universe>,
 }
 
 impl World {
@@ -54,7 +56,7 @@ impl World {
             library: library_version(),
             private: None,
             created: 0,
-            _universe: universe,
+            universe: ManuallyDrop::new(universe),
         })
     }
 
@@ -204,11 +206,6 @@ impl World {
             call: "MPI_Comm_create_group before the greeting",
             class: 0,
         })?;
-        if self.created >= MAX_COMMUNICATORS {
-            return Err(Error::TooManyCommunicators {
-                limit: MAX_COMMUNICATORS,
-            });
-        }
         let ranks: Vec<c_int> = ranks.iter().map(|rank| *rank as c_int).collect();
         // The tag keeps creations by different instructions apart.
         let tag = (order % 32000) as c_int;
@@ -254,12 +251,18 @@ impl World {
         check("MPI_Iprobe", code)
     }
 
-    /// Ends the job at once. Does not return.
-    pub fn abort(&self, code: i32) -> ! {
-        // SAFETY: MPI_COMM_WORLD is valid while `self` lives, as MPI is finalised only by its drop.
-        unsafe { ffi::PMPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
-        std::process::exit(code)
+    /// `MPI_Finalize`. Collective over the world, and so not what a drop does: a rank that fails alone would wait in it
+    /// for all others.
+    pub fn finalize(self) {
+        drop(ManuallyDrop::into_inner(self.universe));
     }
+}
+
+/// Ends the job at once, after last words. For a rank that cannot go on and must not leave the others waiting.
+pub fn abort_job(code: i32) -> ! {
+    // SAFETY: MPI is initialised and not finalised where this is called, so MPI_COMM_WORLD is valid.
+    unsafe { last_words::MPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
+    last_words::end_now(code)
 }
 
 /// A handle's bits, as mpi4py takes them: a pointer in Open MPI, an integer in MPICH.
