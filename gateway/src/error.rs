@@ -77,7 +77,7 @@ pub enum Fault {
     /// More than was granted.
     #[error("more was sent than the credit allows")]
     Overdrawn,
-    /// It acknowledges what was never sent: another gateway's client.
+    /// It acknowledges what was never sent.
     #[error("events were acknowledged that were never sent (up to {seen}, sent {sent})")]
     SeenUnsent {
         /// What it says.
@@ -85,6 +85,9 @@ pub enum Fault {
         /// What is true.
         sent: u64,
     },
+    /// It goes on with a session that is not known here: it would wait for ever for what nobody has.
+    #[error("this gateway does not know the session (it was restarted, or the client was away too long)")]
+    UnknownSession,
     /// As many clients as can be remembered.
     #[error("too many clients with unfetched results")]
     TooManyClients,

@@ -29,6 +29,9 @@ use crate::switchboard::Switchboard;
 /// A connection that has no time to say goodbye is cut.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// Tells a client that its session is not known here and that to try again is of no use.
+const UNKNOWN_SESSION: u16 = 4001;
+
 /// What a proved client is read with.
 struct Conversation<S> {
     web: WebSocketStream<S>,
@@ -68,7 +71,7 @@ where
     )
     .await
     {
-        say_goodbye(&mut strange, &fault.to_string()).await;
+        say_goodbye(&mut strange, close_code(&fault), &fault.to_string()).await;
         return Err(fault);
     }
     // The limits of a WebSocket are fixed when it is made. Nothing is lost here: a client is silent until the verdict.
@@ -87,7 +90,7 @@ where
             opening,
         }),
         Err(fault) => {
-            say_goodbye(&mut web, &fault.to_string()).await;
+            say_goodbye(&mut web, close_code(&fault), &fault.to_string()).await;
             Err(fault)
         }
     }
@@ -155,7 +158,7 @@ where
         }
     });
     if let Err(fault) = &end {
-        say_goodbye(&mut sink, &fault.to_string()).await;
+        say_goodbye(&mut sink, close_code(fault), &fault.to_string()).await;
     }
     end
 }
@@ -224,7 +227,7 @@ where
                 sink.flush().await.map_err(Box::new)?;
             }
             Batch::Close(reason) => {
-                say_goodbye(sink, &reason).await;
+                say_goodbye(sink, CloseCode::Policy, &reason).await;
                 return Ok(());
             }
         }
@@ -245,8 +248,15 @@ async fn watch(heartbeat: Duration, mailbox: &Mailbox, heard: &Cell<bool>) -> Fa
     Fault::Silent
 }
 
+fn close_code(fault: &Fault) -> CloseCode {
+    match fault {
+        Fault::UnknownSession => CloseCode::from(UNKNOWN_SESSION),
+        _ => CloseCode::Policy,
+    }
+}
+
 /// Closes with a reason, as far as the peer still listens.
-async fn say_goodbye<W>(sink: &mut W, reason: &str)
+async fn say_goodbye<W>(sink: &mut W, code: CloseCode, reason: &str)
 where
     W: futures_util::Sink<WebMessage> + Unpin,
 {
@@ -256,7 +266,7 @@ where
         .find(|at| reason.is_char_boundary(*at))
         .unwrap_or(0);
     let close = CloseFrame {
-        code: CloseCode::Policy,
+        code,
         reason: Utf8Bytes::from(&reason[..cut]),
     };
     if timeout(GOODBYE, sink.send(WebMessage::Close(Some(close))))

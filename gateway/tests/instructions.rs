@@ -8,7 +8,7 @@ use ipengine_protocol::{
     ValueKind, Work,
 };
 use support::Gateway;
-use support::client::{Client, close_reason};
+use support::client::{Client, close_frame, close_reason};
 use support::engine::Engine;
 
 #[tokio::test]
@@ -252,15 +252,17 @@ async fn a_gap_in_the_numbers_closes_the_connection() {
     let gateway = Gateway::start(1).await;
     let _engine = Engine::connect(&gateway, 0, 1).await;
     let mut client = gateway.client().await;
+    client.submit(&[0]).await;
     let submit = Submit {
-        counter: 2,
+        counter: 3,
         targets: Targets::All(vec![EngineId(0)]),
         work: Work::Clear,
         each: None,
         label: None,
     };
     client.send(&Request::Submit(submit), vec![]).await;
-    assert_eq!(close_reason(&mut client.web).await, "number 2 where 1 is due");
+    let close = close_frame(&mut client.web).await;
+    assert_eq!(close, Some((1008, "number 3 where 2 is due".to_owned())));
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::SinkExt;
 use ipengine_protocol::frame::MAX_FRAME_LEN;
 use ipengine_protocol::handshake::{HandshakeError, Role, client_hello};
-use ipengine_protocol::{ClientId, Request};
-use support::client::{Client, Stream, Web, close_reason, prove, receive_binary, upgrade};
+use ipengine_protocol::{ClientId, EngineId, Request, Submit, Targets, Work};
+use support::client::{Client, Stream, Web, close_frame, close_reason, prove, receive_binary, upgrade};
 use support::engine::{self, Engine};
 use support::{Gateway, random, secret, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +30,11 @@ async fn still_serves(gateway: &Gateway) {
     client.submit(&[0]).await;
     engine.run_and_finish(1).await;
     assert_eq!(client.outcome().await.0, 1);
+}
+
+fn unknown_session() -> (u16, String) {
+    let reason = "this gateway does not know the session (it was restarted, or the client was away too long)";
+    (4001, reason.to_owned())
 }
 
 async fn hears_the_end(stream: &mut dyn Stream) {
@@ -237,10 +242,22 @@ async fn a_client_of_another_gateway_is_told_so() {
     let message = ipengine_protocol::Message::bare(&open);
     let frame = ipengine_protocol::frame::frames(&message, 1).next().unwrap();
     web.send(WebMessage::Binary(frame.into_bytes())).await.unwrap();
-    assert_eq!(
-        close_reason(&mut web).await,
-        "events were acknowledged that were never sent (up to 5, sent 0)"
-    );
+    assert_eq!(close_frame(&mut web).await, Some(unknown_session()));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_where_this_gateway_never_began_is_told_so() {
+    let gateway = Gateway::start(1).await;
+    let mut client = gateway.client().await;
+    let submit = Submit {
+        counter: 3,
+        targets: Targets::All(vec![EngineId(0)]),
+        work: Work::Clear,
+        each: None,
+        label: None,
+    };
+    client.send(&Request::Submit(submit), vec![]).await;
+    assert_eq!(close_frame(&mut client.web).await, Some(unknown_session()));
 }
 
 #[tokio::test]

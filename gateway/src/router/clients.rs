@@ -84,6 +84,9 @@ impl Client {
     /// Takes the next instruction's number and size.
     pub(super) fn accept(&mut self, counter: u64, bytes: u64) -> Result<(), Fault> {
         let expected = self.accepted + 1;
+        if counter > expected && self.accepted == 0 {
+            return Err(Fault::UnknownSession);
+        }
         if counter != expected {
             return Err(Fault::Gap {
                 expected,
@@ -186,7 +189,11 @@ impl<O: Outbox> Router<O> {
     /// A [`Fault`] for which the connection is closed.
     pub fn on_client_open(&mut self, opening: Opening, now: Now) -> Result<(), Fault> {
         let id = opening.client;
-        if !self.clients.table.contains_key(&id) {
+        let sent = self.clients.table.get(&id).map(|state| state.log.last());
+        if opening.events_seen > sent.unwrap_or(0) {
+            return Err(Fault::UnknownSession);
+        }
+        if sent.is_none() {
             self.make_room()?;
         }
         let state = self

@@ -81,6 +81,11 @@ impl EventLog {
         Ok(())
     }
 
+    /// Number of the last event sent.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
     /// What was sent and not acked, oldest first.
     pub(super) fn unacked(&self) -> impl Iterator<Item = &Message> {
         self.sent.iter().map(|sent| &sent.message)

@@ -48,17 +48,24 @@ pub async fn receive_binary(web: &mut Web) -> Option<Bytes> {
     }
 }
 
-/// The reason of the close frame that must come next or after other messages; empty if the connection just ends.
-pub async fn close_reason(web: &mut Web) -> String {
+/// Code and reason of the close frame that must come next or after other messages; nothing if the connection just ends.
+pub async fn close_frame(web: &mut Web) -> Option<(u16, String)> {
     loop {
         match within("the close frame", web.next()).await {
             Some(Ok(WebMessage::Close(close))) => {
-                return close.map_or_else(String::new, |close| close.reason.to_string());
+                return close.map(|close| (close.code.into(), close.reason.to_string()));
             }
             Some(Ok(_)) => {}
-            Some(Err(_)) | None => return String::new(),
+            Some(Err(_)) | None => return None,
         }
     }
+}
+
+/// The reason alone; empty if the connection just ends.
+pub async fn close_reason(web: &mut Web) -> String {
+    close_frame(web)
+        .await
+        .map_or_else(String::new, |(_, reason)| reason)
 }
 
 /// Proves the secret.
