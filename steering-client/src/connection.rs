@@ -135,6 +135,10 @@ pub(crate) async fn run(mut link: Link, mut access: Access, identity: Identity) 
             break;
         };
         drop(link);
+        if error.is_final() {
+            shared.lock().lose(&error.to_string());
+            break;
+        }
         match reconnect(&mut access, &identity, &shared, error).await {
             Ok(again) => link = again,
             Err(reason) => {
@@ -266,7 +270,9 @@ impl Link {
         if let Some(error) = self.failure.take() {
             return Poll::Ready(Err(error));
         }
-        self.poll_write(cx)?;
+        if let Err(error) = self.poll_write(cx) {
+            return Poll::Ready(Err(self.last_words(cx).unwrap_or(error)));
+        }
         let mut batch = Vec::new();
         while batch.len() < BATCH {
             match self.poll_read(cx) {
@@ -286,6 +292,17 @@ impl Link {
             return Poll::Pending;
         }
         Poll::Ready(Ok(batch))
+    }
+
+    /// Why the gateway hung up, if it said so before writing to it failed. Events that are skipped come again.
+    fn last_words(&mut self, cx: &mut Context<'_>) -> Option<AttemptError> {
+        loop {
+            match poll_binary(&mut self.socket, cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) if error.is_final() => return Some(error),
+                Poll::Ready(Err(_)) | Poll::Pending => return None,
+            }
+        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, AttemptError>> {
@@ -411,7 +428,8 @@ fn poll_binary(socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Result<Option<
     Poll::Ready(match next {
         Some(Ok(WsMessage::Binary(bytes))) => Ok(Some(bytes)),
         Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => Ok(None),
-        Some(Ok(WsMessage::Close(_))) | None => Err(AttemptError::Closed),
+        Some(Ok(WsMessage::Close(frame))) => Err(AttemptError::closed(frame)),
+        None => Err(AttemptError::Closed),
         Some(Ok(WsMessage::Text(_) | WsMessage::Frame(_))) => Err(HandshakeError::NotOurs.into()),
         Some(Err(error)) => Err(broken(error)),
     })

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use ipengine_protocol::handshake::HandshakeError;
 use ipengine_protocol::{DecodeError, EngineId};
 use thiserror::Error;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 /// Why a call of the client failed.
 #[derive(Debug, Error)]
@@ -197,6 +198,20 @@ pub enum AttemptError {
     /// It closed the connection during the introduction.
     #[error("closed before it introduced itself")]
     Closed,
+    /// It closed the connection and said why.
+    #[error("closed with code {code}{}", told(.reason))]
+    ClosedFor {
+        /// The WebSocket's close code.
+        code: u16,
+        /// The text that came with it.
+        reason: String,
+    },
+    /// It does not know this session, and no reconnection can change that.
+    #[error("{}; connect again with a new Client", or_unknown(.reason))]
+    UnknownSession {
+        /// What the gateway said.
+        reason: String,
+    },
     /// Versions or proofs do not meet.
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
@@ -205,7 +220,23 @@ pub enum AttemptError {
     Decode(#[from] DecodeError),
 }
 
+/// Close code of a gateway that does not know our session: it was forgotten, or the gateway is a new one.
+const UNKNOWN_SESSION: u16 = 4001;
+
 impl AttemptError {
+    /// What the other side meant by its close message.
+    pub(crate) fn closed(frame: Option<CloseFrame>) -> Self {
+        let Some(CloseFrame { code, reason }) = frame else {
+            return Self::Closed;
+        };
+        let (code, reason) = (u16::from(code), reason.to_string());
+        if code == UNKNOWN_SESSION {
+            Self::UnknownSession { reason }
+        } else {
+            Self::ClosedFor { code, reason }
+        }
+    }
+
     /// Whether somebody else answers at that address, so that trying again is of no use.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
@@ -213,6 +244,12 @@ impl AttemptError {
             self,
             Self::Fingerprint | Self::Tls(_) | Self::WebSocket(_) | Self::Handshake(_) | Self::Decode(_)
         )
+    }
+
+    /// Whether the gateway is there and refuses this session for good.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::UnknownSession { .. })
     }
 
     /// Whether nobody listens there.
@@ -225,6 +262,22 @@ impl AttemptError {
 
 fn join<T: fmt::Display>(errors: &[T]) -> String {
     errors.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn or_unknown(reason: &str) -> &str {
+    if reason.is_empty() {
+        "the gateway does not know this session"
+    } else {
+        reason
+    }
+}
+
+fn told(reason: &str) -> String {
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    }
 }
 
 fn known(names: &[String]) -> String {

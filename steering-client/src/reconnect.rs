@@ -47,6 +47,9 @@ pub(crate) async fn reconnect(
                 if let Some(reason) = ended {
                     return Err(reason);
                 }
+                if let Some(refusal) = refusal(&error) {
+                    return Err(refusal.to_string());
+                }
                 if began.elapsed() > GIVE_UP && is_hopeless(&error) {
                     return Err(format!("{broken}; then {error}"));
                 }
@@ -58,6 +61,15 @@ pub(crate) async fn reconnect(
             () = shared.wake.notified() => tokio::time::sleep(PAUSES.0).await,
         }
     }
+}
+
+/// The gateway's word that this session is no more.
+fn refusal(error: &Error) -> Option<&AttemptError> {
+    let Error::Unreachable { attempts, .. } = error else {
+        return None;
+    };
+    let mut errors = attempts.iter().map(|attempt| &attempt.error);
+    errors.find(|error| error.is_final())
 }
 
 fn is_hopeless(error: &Error) -> bool {

@@ -179,7 +179,8 @@ async fn receive(socket: &mut Socket) -> Result<Bytes, AttemptError> {
         match socket.next().await {
             Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Close(_))) | None => return Err(AttemptError::Closed),
+            Some(Ok(Message::Close(frame))) => return Err(AttemptError::closed(frame)),
+            None => return Err(AttemptError::Closed),
             Some(Ok(Message::Text(_) | Message::Frame(_))) => {
                 return Err(ipengine_protocol::handshake::HandshakeError::NotOurs.into());
             }

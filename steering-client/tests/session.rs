@@ -404,3 +404,52 @@ fn output_of_others_is_kept_apart_and_characters_stay_whole() {
         .collect();
     assert_eq!(strays, ["not mine"]);
 }
+
+#[test]
+fn a_gateway_that_does_not_know_the_session_ends_it_for_good() {
+    for while_reconnecting in [false, true] {
+        let mut gateway = FakeGateway::unix();
+        let client = gateway.connect();
+        let counter = submit(&client, &[0, 1]);
+        assert_eq!(gateway.submit(), counter);
+        if while_reconnecting {
+            gateway.cut();
+            while !matches!(gateway.hear(), Heard::Request(Request::Open { .. }, _)) {}
+        }
+        gateway.close(4001, "forgotten after 60 s");
+        wait(&client, &[counter]);
+        for outcome in client.outcomes(counter).expect("known") {
+            match &outcome.expect("there").outcome {
+                Outcome::Lost(cause) => assert_eq!(
+                    cause.detail,
+                    "forgotten after 60 s; connect again with a new Client"
+                ),
+                other => panic!("expected Lost, got {other:?}"),
+            }
+        }
+        let refused = client.submit(instruction(&[0]));
+        assert!(matches!(refused, Err(Error::Lost { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn another_close_code_is_told_and_does_not_end_the_session() {
+    let mut gateway = FakeGateway::unix();
+    let client = gateway.connect();
+    let counter = submit(&client, &[0]);
+    assert_eq!(gateway.submit(), counter);
+    gateway.close(1012, "restarting");
+    gateway.open(counter, generous());
+    gateway.say(done(counter, 0), Vec::new());
+    wait(&client, &[counter]);
+
+    let mut gateway = FakeGateway::unix();
+    let connecting = Client::start(gateway.options()).expect("a thread");
+    while !matches!(gateway.hear(), Heard::Request(Request::Open { .. }, _)) {}
+    gateway.close(1013, "too many clients");
+    let error = finish(connecting).expect_err("no session").to_string();
+    assert!(
+        error.contains("closed with code 1013: too many clients"),
+        "{error}"
+    );
+}

@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto::ring};
 use tokio_tungstenite::tungstenite::Message as Ws;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 /// No step of a test takes longer.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -54,6 +55,8 @@ pub enum Say {
     Event(Box<EventEnvelope>, Vec<Bytes>),
     /// Cut the connection without a word.
     Cut,
+    /// Close the connection with this code and text.
+    Close(u16, &'static str),
 }
 
 /// How the gateway introduces itself.
@@ -248,6 +251,15 @@ impl FakeGateway {
         self.say_as(0, event, Vec::new());
     }
 
+    /// Closes the connection with a code and a text.
+    pub fn close(&mut self, code: u16, reason: &'static str) {
+        self.current
+            .take()
+            .expect("a connection")
+            .send(Say::Close(code, reason))
+            .expect("it is open");
+    }
+
     /// Cuts the connection.
     pub fn cut(&mut self) {
         self.current
@@ -399,6 +411,10 @@ impl Serving {
                         for frame in frames(&Message::new(&*envelope, blobs), 1) {
                             socket.send(Ws::Binary(frame.into_bytes())).await.expect("to send");
                         }
+                    }
+                    Some(Say::Close(code, reason)) => {
+                        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+                        socket.close(Some(frame)).await.expect("to close");
                     }
                     Some(Say::Cut) | None => break,
                 },
