@@ -15,6 +15,8 @@ from typing import Any
 from ipsteer.error import CompositeError, EngineError, RemoteError, TaskAborted, TracebackNote
 
 _HEAP_TYPE = 1 << 9
+# raised here they would end a loop or break a generator or coroutine of the caller in place of being seen
+_CONTROL_FLOW = (StopIteration, StopAsyncIteration)
 _classes: dict[tuple[type, type], type] = {}
 
 
@@ -115,7 +117,7 @@ def _class_for(data: dict[str, Any]) -> type:
         return _derive({"EngineError": EngineError, "TaskAborted": TaskAborted}[name], RemoteError)
     for path in data.get("mro") or ():
         found = _imported_exception(path)
-        if found is None or found is Exception:
+        if found is None or found is Exception or issubclass(found, _CONTROL_FLOW):
             continue
         with contextlib.suppress(Exception):
             return _derive(found, RemoteError)

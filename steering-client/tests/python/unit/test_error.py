@@ -235,3 +235,10 @@ def test_plain_python_prints_the_remote_traceback(view):
         view.execute("x = = 1", block=True)
     text = "".join(traceback.format_exception(failed.value))
     assert "ranks 0-3: SyntaxError: invalid syntax" in text
+
+
+@pytest.mark.parametrize("type_name", ["StopIteration", "StopAsyncIteration"])
+def test_the_end_of_a_remote_iteration_ends_none_here(type_name):
+    error = restore(exception_data(getattr(builtins, type_name)(3), 0))
+    assert type(error) is ipsteer.RemoteError
+    assert error.ename == type_name
