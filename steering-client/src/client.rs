@@ -146,7 +146,7 @@ impl Client {
         Ok(counter)
     }
 
-    /// Waits until all are finished on all targets, or, with `first_error`, one outcome is not `Done`.
+    /// Those that were forgotten count as finished. Waits until all are finished on all targets, or, with `first_error`, one outcome is not `Done`.
     /// `false` when the time is over.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ impl Client {
     ) -> Result<bool, Error> {
         let mut done = 0;
         let arrived = self.shared.wait(deadline(timeout), first_error, |state| {
-            while done < counters.len() && state.pending.get(counters[done])?.finished() {
+            while done < counters.len() && state.pending.finished(counters[done])? {
                 done += 1;
             }
             let rest = &counters[done..];
@@ -168,9 +168,8 @@ impl Client {
             }
             // To be woken by the last one alone is enough: the others are looked at then.
             for counter in rest.iter().rev() {
-                let entry = state.pending.get_mut(*counter)?;
-                if !entry.finished() {
-                    entry.watched = true;
+                if !state.pending.finished(*counter)? {
+                    state.pending.get_mut(*counter)?.watched = true;
                     break;
                 }
             }
@@ -185,12 +184,12 @@ impl Client {
     /// As [`Client::wait`].
     pub fn wait_change(&self, counter: u64, seen: usize, timeout: Option<Duration>) -> Result<usize, Error> {
         let changes = self.shared.wait(deadline(timeout), true, |state| {
-            let changes = state.pending.get(counter)?.changes;
+            let changes = state.pending.changes(counter, seen)?;
             Ok((changes > seen).then_some(changes))
         })?;
         match changes {
             Some(changes) => Ok(changes),
-            None => Ok(self.shared.lock().pending.get(counter)?.changes),
+            None => self.shared.lock().pending.changes(counter, seen),
         }
     }
 
@@ -200,7 +199,7 @@ impl Client {
     /// [`Error::UnknownInstruction`], [`Error::Forked`].
     pub fn finished(&self, counter: u64) -> Result<bool, Error> {
         self.shared.check_owner()?;
-        Ok(self.shared.lock().pending.get(counter)?.finished())
+        self.shared.lock().pending.finished(counter)
     }
 
     /// One entry per target, in target order (one for [`Targets::OneOf`]); `None` while pending.
@@ -417,7 +416,8 @@ fn size(state: &State) -> u32 {
 
 fn any_failed(state: &State, counters: &[u64]) -> Result<bool, Error> {
     for counter in counters {
-        if state.pending.get(*counter)?.failed {
+        let entry = state.pending.unless_forgotten(*counter)?;
+        if entry.is_some_and(|entry| entry.failed) {
             return Ok(true);
         }
     }

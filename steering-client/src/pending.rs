@@ -168,6 +168,8 @@ pub(crate) struct Pending {
     entries: HashMap<u64, Entry>,
     /// Entries that have not finished.
     open: usize,
+    /// Counter of the latest instruction; counters only grow.
+    latest: u64,
     /// Finished since somebody last asked.
     fresh: VecDeque<u64>,
 }
@@ -200,6 +202,7 @@ impl Pending {
             streams: HashMap::new(),
         };
         self.entries.insert(counter, entry);
+        self.latest = self.latest.max(counter);
         self.open += 1;
     }
 
@@ -213,6 +216,26 @@ impl Pending {
         self.entries
             .get(&counter)
             .ok_or(Error::UnknownInstruction(counter))
+    }
+
+    /// The entry; `None` when it was forgotten, which only a finished one can be.
+    pub(crate) fn unless_forgotten(&self, counter: u64) -> Result<Option<&Entry>, Error> {
+        let entry = self.entries.get(&counter);
+        if entry.is_none() && !(1..=self.latest).contains(&counter) {
+            return Err(Error::UnknownInstruction(counter));
+        }
+        Ok(entry)
+    }
+
+    /// Whether all outcomes of the instruction are or were known.
+    pub(crate) fn finished(&self, counter: u64) -> Result<bool, Error> {
+        Ok(self.unless_forgotten(counter)?.is_none_or(Entry::finished))
+    }
+
+    /// Its number of changes, and one more than `seen` when it was forgotten meanwhile.
+    pub(crate) fn changes(&self, counter: u64, seen: usize) -> Result<usize, Error> {
+        let entry = self.unless_forgotten(counter)?;
+        Ok(entry.map_or(seen.saturating_add(1), |entry| entry.changes))
     }
 
     /// The entry, to change.

@@ -453,3 +453,36 @@ fn another_close_code_is_told_and_does_not_end_the_session() {
         "{error}"
     );
 }
+
+#[test]
+fn what_was_forgotten_counts_as_finished_and_what_never_was_is_unknown() {
+    let mut gateway = FakeGateway::unix();
+    let client = gateway.connect();
+    let (first, second) = (submit(&client, &[0]), submit(&client, &[0]));
+    assert_eq!([gateway.submit(), gateway.submit()], [first, second]);
+    gateway.say(done(first, 0), Vec::new());
+    wait(&client, &[first]);
+    client.forget(&[first]).expect("finished");
+    wait(&client, &[first]);
+    assert!(client.finished(first).expect("known"));
+    assert_eq!(client.wait_change(first, 7, Some(LIMIT)).expect("known"), 8);
+    assert!(
+        !client
+            .wait(&[first, second], Some(Duration::ZERO), true)
+            .expect("known")
+    );
+    gateway.say(done(second, 0), Vec::new());
+    wait(&client, &[second, first]);
+    for never in [0, second + 1] {
+        let unknown = client.wait(&[never], Some(LIMIT), false);
+        assert!(
+            matches!(unknown, Err(Error::UnknownInstruction(_))),
+            "{unknown:?}"
+        );
+        let unknown = client.finished(never);
+        assert!(
+            matches!(unknown, Err(Error::UnknownInstruction(_))),
+            "{unknown:?}"
+        );
+    }
+}
