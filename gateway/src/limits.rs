@@ -80,7 +80,8 @@ impl Default for Limits {
             stop: Duration::from_secs(20),
             start: Duration::from_secs(120),
             first_engine: Duration::from_secs(600),
-            remember: Duration::from_secs(600),
+            // What bounds memory is `clients`: a laptop may sleep over a holiday.
+            remember: Duration::from_secs(30 * 24 * 3600),
             clients: 4096,
             heartbeat: Duration::from_secs(20),
             farewell: Duration::from_secs(2),

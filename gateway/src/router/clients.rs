@@ -42,6 +42,8 @@ pub(super) struct Client {
     pub(super) software: String,
     pub(super) connected: bool,
     last_seen: Instant,
+    /// Its timer runs: one is enough, however often it comes and goes.
+    forget_set: bool,
     /// Highest counter accepted, and how far the client was told so.
     pub(super) accepted: u64,
     confirmed: u64,
@@ -62,6 +64,7 @@ impl Client {
             software: String::new(),
             connected: false,
             last_seen: now.at,
+            forget_set: false,
             accepted: 0,
             confirmed: 0,
             granted: Credit {
@@ -122,6 +125,11 @@ impl Client {
         !self.connected && self.open.is_empty() && self.log.is_empty()
     }
 
+    /// Whether it may be forgotten without anybody missing an outcome.
+    fn is_dispensable(&self) -> bool {
+        !self.connected && self.open.is_empty() && !self.log.holds_precious()
+    }
+
     /// Whether the end of the gateway would take something from it.
     pub(super) fn holds_gateway(&self) -> bool {
         if self.connected {
@@ -175,9 +183,9 @@ impl Clients {
             .collect()
     }
 
-    /// The idle client that was away longest.
+    /// The client that was away longest of those that can be spared.
     fn longest_away(&self) -> Option<ClientId> {
-        let idle = self.table.iter().filter(|(_, client)| client.is_idle());
+        let idle = self.table.iter().filter(|(_, client)| client.is_dispensable());
         idle.min_by_key(|(_, client)| client.last_seen).map(|(id, _)| *id)
     }
 }
@@ -270,18 +278,24 @@ impl<O: Outbox> Router<O> {
         state.connected = false;
         state.last_seen = now.at;
         self.clients.last_activity = Some(now.at);
-        self.set_timer(now.at + self.limits.remember, Timer::Forget(client));
+        if !std::mem::replace(&mut state.forget_set, true) {
+            self.set_timer(now.at + self.limits.remember, Timer::Forget(client));
+        }
         self.attention |= self.world.end.is_some();
     }
 
     pub(super) fn forget_client(&mut self, client: ClientId, now: Now) {
-        let Some(state) = self.clients.table.get(&client) else {
+        let Some(state) = self.clients.table.get_mut(&client) else {
             return;
         };
-        if state.connected || now.at < state.last_seen + self.limits.remember {
+        if state.connected {
+            state.forget_set = false;
             return;
         }
-        if state.is_idle() {
+        let due = state.last_seen + self.limits.remember;
+        if now.at < due {
+            self.set_timer(due, Timer::Forget(client));
+        } else if state.is_dispensable() {
             self.clients.table.remove(&client);
         } else {
             self.set_timer(now.at + self.limits.remember, Timer::Forget(client));

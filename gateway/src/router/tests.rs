@@ -305,7 +305,7 @@ fn a_client_that_left_is_forgotten_in_time_and_one_with_results_is_not() {
     bench.router.on_client_closed(ADA, bench.now);
     bench.router.on_client_closed(BOB, bench.now);
     bench.finish(0, Order(1), Duration::ZERO);
-    bench.pass(Duration::from_secs(601));
+    bench.pass(Limits::default().remember);
     assert!(bench.router.clients.get(BOB).is_none());
     bench.events(ADA);
     bench.open(ADA, 0).unwrap();
@@ -331,6 +331,49 @@ fn as_many_clients_as_can_be_remembered() {
     assert!(matches!(bench.open(third, 0), Err(Fault::TooManyClients)));
     bench.router.on_client_closed(BOB, bench.now);
     bench.open(third, 0).unwrap();
+    assert!(bench.router.clients.get(BOB).is_none());
+}
+
+#[test]
+fn a_client_with_nothing_but_output_makes_room_and_one_with_results_does_not() {
+    let mut bench = Bench::new(
+        1,
+        Limits {
+            clients: 2,
+            ..Limits::default()
+        },
+    );
+    bench.open(BOB, 0).unwrap();
+    bench.submit(ADA, 1, all(&[0]));
+    let stream = FromEngine::Stream {
+        order: None,
+        name: ipengine_protocol::OutputName::Stdout,
+        omitted: 0,
+    };
+    bench.say(0, stream);
+    bench.router.on_client_closed(ADA, bench.now);
+    bench.pass(Duration::from_secs(1));
+    bench.router.on_client_closed(BOB, bench.now);
+    bench.finish(0, Order(1), Duration::ZERO);
+    bench.open(ClientId([3; 16]), 0).unwrap();
+    assert!(bench.router.clients.get(BOB).is_none());
+    assert!(bench.router.clients.get(ADA).is_some());
+}
+
+#[test]
+fn a_client_that_came_back_in_between_counts_as_away_from_the_last_time() {
+    let mut bench = Bench::new(1, Limits::default());
+    bench.open(BOB, 0).unwrap();
+    let half = Limits::default().remember / 2;
+    for _ in 0..2 {
+        bench.router.on_client_closed(BOB, bench.now);
+        bench.pass(half);
+        bench.open(BOB, 0).unwrap();
+    }
+    bench.router.on_client_closed(BOB, bench.now);
+    bench.pass(half);
+    assert!(bench.router.clients.get(BOB).is_some());
+    bench.pass(half);
     assert!(bench.router.clients.get(BOB).is_none());
 }
 
