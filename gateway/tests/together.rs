@@ -162,6 +162,50 @@ async fn who_stops_waiting_frees_the_others() {
 }
 
 #[tokio::test]
+async fn questions_about_an_instruction_that_is_not_known_are_answered() {
+    let gateway = Gateway::start(1).await;
+    let mut engine = Engine::connect(&gateway, 0, 1).await;
+    let wanted = FromEngine::CommWanted {
+        order: Order(9),
+        round: 0,
+        have: None,
+    };
+    engine.send(wanted, vec![]).await;
+    let reason = refused("the gateway does not know this instruction any more");
+    assert_eq!(comm(&mut engine).await, reason);
+    let withdrawn = FromEngine::CommWithdrawn {
+        order: Order(9),
+        round: 0,
+    };
+    engine.send(withdrawn, vec![]).await;
+    assert_eq!(comm(&mut engine).await, refused("withdrawn"));
+}
+
+#[tokio::test]
+async fn who_withdraws_too_late_hears_what_the_others_heard() {
+    let gateway = Gateway::start(2).await;
+    let mut engines = gateway.engines(2).await;
+    let mut client = gateway.client().await;
+    client.submit(&[0, 1]).await;
+    for engine in &mut engines {
+        let wanted = FromEngine::CommWanted {
+            order: engine.run().await,
+            round: 0,
+            have: None,
+        };
+        engine.send(wanted, vec![]).await;
+    }
+    let withdrawn = FromEngine::CommWithdrawn {
+        order: Order(1),
+        round: 0,
+    };
+    engines[0].send(withdrawn, vec![]).await;
+    assert_eq!(comm(&mut engines[0]).await, CommAnswer::Create);
+    assert_eq!(comm(&mut engines[0]).await, CommAnswer::Create);
+    assert_eq!(comm(&mut engines[1]).await, CommAnswer::Create);
+}
+
+#[tokio::test]
 async fn a_lost_target_frees_the_others() {
     let gateway = Gateway::start_with(2, false, |_, limits| limits.reconnect = Duration::ZERO).await;
     let mut engines = gateway.engines(2).await;

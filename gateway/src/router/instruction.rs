@@ -97,6 +97,12 @@ impl Instruction {
         self.stages[position]
     }
 
+    /// Whether the engine has it and it has not ended there.
+    pub(super) fn is_sent_to(&self, engine: EngineId) -> bool {
+        self.position(engine)
+            .is_some_and(|at| self.stages[at] == Stage::Sent)
+    }
+
     pub(super) fn set_stage(&mut self, position: usize, stage: Stage) -> Stage {
         std::mem::replace(&mut self.stages[position], stage)
     }

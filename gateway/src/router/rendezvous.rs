@@ -6,11 +6,13 @@
 //!
 //! An instruction may replace its communicator, so there are rounds: a round ends when all targets have asked in it, and
 //! what is asked afterwards belongs to the next. A refusal holds for the rest of the instruction.
+//!
+//! Every question and every withdrawal is answered, also one about an instruction that is not known here: an engine that
+//! hears nothing waits for ever. For a round that has ended the answer is always the one that all got.
 
 use ipengine_protocol::{CommAnswer, CommBirth, EngineId, Order, Outcome, ToEngine};
 
 use super::Router;
-use super::instruction::Stage;
 use crate::{Lane, Outbox};
 
 /// Who of an instruction's targets waits for the communicator.
@@ -81,13 +83,10 @@ impl<O: Outbox> Router<O> {
         round: u32,
         have: Option<CommBirth>,
     ) {
-        let Some(instruction) = self.instructions.get_mut(&order) else {
-            return;
+        let found = self.instructions.get_mut(&order);
+        let Some(instruction) = found.filter(|instruction| instruction.is_sent_to(engine)) else {
+            return self.answer_comm(order, &[engine], round, &unknown());
         };
-        let position = instruction.position(engine);
-        if position.is_none_or(|at| instruction.stage(at) != Stage::Sent) {
-            return;
-        }
         let rendezvous = &mut instruction.rendezvous;
         if let Some(answer) = rendezvous.past.get(round as usize).cloned() {
             return self.answer_comm(order, &[engine], round, &answer);
@@ -111,18 +110,19 @@ impl<O: Outbox> Router<O> {
     }
 
     pub(super) fn on_comm_withdrawn(&mut self, order: Order, engine: EngineId, round: u32) {
-        let Some(instruction) = self.instructions.get_mut(&order) else {
-            return;
-        };
-        let rendezvous = &mut instruction.rendezvous;
-        if round < rendezvous.round() || !rendezvous.waits(engine) {
-            // It was answered before this came.
-            return;
-        }
-        let waiting = rendezvous.miss(engine);
         let withdrawn = CommAnswer::Refused {
             reason: "withdrawn".to_owned(),
         };
+        let found = self.instructions.get_mut(&order);
+        let Some(instruction) = found.filter(|instruction| instruction.is_sent_to(engine)) else {
+            return self.answer_comm(order, &[engine], round, &withdrawn);
+        };
+        let rendezvous = &mut instruction.rendezvous;
+        if let Some(answer) = rendezvous.past.get(round as usize).cloned() {
+            // It was answered before this came, and the others act on that answer.
+            return self.answer_comm(order, &[engine], round, &answer);
+        }
+        let waiting = rendezvous.miss(engine);
         self.answer_comm(order, &[engine], round, &withdrawn);
         self.refuse_comm(order, &waiting);
     }
@@ -185,5 +185,11 @@ impl<O: Outbox> Router<O> {
             };
             self.tell_engine(*engine, &message, Lane::Control);
         }
+    }
+}
+
+fn unknown() -> CommAnswer {
+    CommAnswer::Refused {
+        reason: "the gateway does not know this instruction any more".to_owned(),
     }
 }
