@@ -428,14 +428,23 @@ class AsyncResult(Timed):
         return_when : str
             A constant of `concurrent.futures`.
         """
+        with waiting.only_stop_waiting(self):
+            self._wait_with_bar(interval, timeout, widget, return_when)
+
+    def _wait_with_bar(
+        self,
+        interval: float = 0.1,
+        timeout: float | None = -1,
+        widget: bool | None = None,
+        return_when: str = ALL_COMPLETED,
+    ) -> None:
         deadline = waiting.Deadline(timeout)
         bar = display.progress_bar(len(self), self._fname, widget)
         try:
-            with waiting.only_stop_waiting(self):
-                while not self._wait_some(deadline.capped(interval), return_when):
-                    bar.update(self.progress - bar.n)
-                    if deadline.passed():
-                        break
+            while not self._wait_some(deadline.capped(interval), return_when):
+                bar.update(self.progress - bar.n)
+                if deadline.passed():
+                    break
             bar.update(self.progress - bar.n)
         finally:
             bar.close()

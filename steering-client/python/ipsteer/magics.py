@@ -241,7 +241,7 @@ class ParallelMagics(Magics):
         try:
             with ar.stream_output() if stream else nullcontext():
                 if not stream and after >= 0 and not waiting.foreground_wait(ar, after, interrupts):
-                    ar.wait_interactive()
+                    waiting.foreground_progress(ar, interrupts)
                 waiting.foreground_wait(ar, None, interrupts)
         finally:
             if not stream and ar.ready():

@@ -184,6 +184,16 @@ def foreground_wait(ar: AsyncResult, timeout: float | None, interrupts: bool) ->
         raise
 
 
+def foreground_progress(ar: AsyncResult, interrupts: bool) -> None:
+    """`foreground_wait` without limit, behind a progress bar."""
+    try:
+        ar._wait_with_bar()
+    except KeyboardInterrupt:
+        if interrupts:
+            interrupt_and_report(ar)
+        raise
+
+
 def interrupt_and_report(ar: AsyncResult) -> NoReturn:
     """Ctrl-C in a call that submitted and waits: interrupt its engines, then say what happened on each."""
     session = ar._client._session

@@ -123,6 +123,24 @@ def test_ctrl_c_interrupts_the_engines_and_is_raised(shell, session, signal, int
     assert bool(session.interrupts) is interrupted
 
 
+@pytest.mark.parametrize(("signal", "interrupted"), [("SIGINT", True), ("0", False)])
+def test_ctrl_c_behind_the_progress_bar_means_the_same(shell, session, monkeypatch, signal, interrupted):
+    session.hold = True
+    wait, waits = session.wait, []
+
+    def press_in_the_second_wait(*args):
+        waits.append(args)
+        if len(waits) == 2:
+            raise KeyboardInterrupt
+        return wait(*args)
+
+    monkeypatch.setattr(session, "wait", press_in_the_second_wait)
+    line = f"--no-stream --progress-after 0 --signal-on-interrupt {signal}"
+    with pytest.raises(KeyboardInterrupt, match="ranks 0-3: interrupted" if interrupted else None):
+        shell.run_cell_magic("px", line, "a = 1")
+    assert bool(session.interrupts) is interrupted
+
+
 def test_other_signals_are_refused(shell):
     with pytest.raises(UsageError):
         shell.run_line_magic("pxconfig", "--signal-on-interrupt SIGKILL")
