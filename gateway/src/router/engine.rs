@@ -59,8 +59,11 @@ impl<O: Outbox> Router<O> {
         self.learn_size(facts.size, now);
         let row = &mut self.engines[id.index()];
         row.linked = true;
+        row.missing_since = None;
         row.facts = Some(facts);
         row.acked = row.received;
+        // It is there: what was about to be decided about its end is void.
+        self.world.death.unexplained.retain(|missing| *missing != id);
         let first = matches!(row.life, Life::Awaited);
         if first {
             row.life = Life::Alive;

@@ -14,6 +14,7 @@ impl<O: Outbox> Router<O> {
     pub fn on_engine_closed(&mut self, engine: EngineId, process_gone: bool, now: Now) {
         let row = &mut self.engines[engine.index()];
         row.linked = false;
+        row.missing_since = Some(now.at);
         if row.is_gone() {
             self.end_if_all_left(now);
         } else if process_gone || self.world.launcher.exited.is_some() || self.world.death.cause.is_some() {
@@ -39,7 +40,10 @@ impl<O: Outbox> Router<O> {
     }
 
     pub(super) fn on_silence_limit(&mut self, engine: EngineId, now: Now) {
-        if self.is_missing(engine) {
+        // It may have come back and gone again since the timer was set.
+        let since = self.engines[engine.index()].missing_since;
+        let over = since.is_some_and(|since| now.at >= since + self.limits.reconnect);
+        if over && self.is_missing(engine) {
             self.lost_without_word(engine, now);
         }
     }

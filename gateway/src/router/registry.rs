@@ -1,7 +1,7 @@
 //! One row per engine: is it there, what has it, what has it done.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipengine_protocol::{EngineFacts, EngineId, InstructionId, LossCause, Order};
 
@@ -27,6 +27,8 @@ pub(super) struct Engine {
     pub(super) facts: Option<EngineFacts>,
     pub(super) life: Life,
     pub(super) linked: bool,
+    /// When its link closed, while it is waited for.
+    pub(super) missing_since: Option<Instant>,
     /// It has said something that carries a number.
     pub(super) heard: bool,
     /// Envelope number of the last message taken over, and how far the engine was told so.
@@ -59,6 +61,7 @@ impl Engine {
             facts: None,
             life: Life::Awaited,
             linked: false,
+            missing_since: None,
             heard: false,
             received: 0,
             acked: 0,

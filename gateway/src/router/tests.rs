@@ -394,6 +394,39 @@ fn an_engine_message_out_of_turn_is_a_fault() {
 }
 
 #[test]
+fn an_engine_that_comes_and_goes_has_its_full_time_after_each_parting() {
+    let mut bench = Bench::new(1, Limits::default());
+    let reconnect = Limits::default().reconnect;
+    bench.router.on_engine_closed(EngineId(0), false, bench.now);
+    bench.pass(reconnect / 2);
+    bench.hello(0, 1, 0);
+    bench.router.on_engine_closed(EngineId(0), false, bench.now);
+    bench.pass(reconnect / 2);
+    assert!(bench.router.is_missing(EngineId(0)), "the first limit is void");
+    bench.pass(reconnect / 2);
+    assert!(!bench.router.is_missing(EngineId(0)));
+}
+
+#[test]
+fn an_engine_that_comes_back_while_the_launcher_is_asked_is_not_lost() {
+    let mut bench = Bench::new(1, Limits::default());
+    // As long as somebody listens to the launcher, a loss is not decided at once.
+    bench.router.world.launcher.heard = true;
+    bench.router.on_engine_closed(EngineId(0), false, bench.now);
+    bench.pass(Limits::default().reconnect);
+    bench.hello(0, 1, 0);
+    bench.events(ADA);
+    bench.pass(Limits::default().launcher);
+    let lost = bench
+        .events(ADA)
+        .into_iter()
+        .any(|event| matches!(event, Event::EngineLost { .. }));
+    assert!(!lost);
+    bench.submit(ADA, 1, all(&[0]));
+    assert_eq!(bench.runs(), [(0, Order(1))]);
+}
+
+#[test]
 fn a_restarted_gateway_goes_on_where_the_old_one_ended() {
     let mut bench = Bench::starting(1, Limits::default());
     bench.numbers = vec![7];
