@@ -163,7 +163,7 @@ class AsyncResult(Timed):
         elif return_when == FIRST_EXCEPTION:
             limit = None if timeout is None or timeout < 0 else timeout
             counters = [record.counter for record in self._records if record._outcomes is None]
-            if counters:
+            if counters and not waiting.failed_before(self._records):
                 session.wait(counters, limit, True)
         elif return_when == FIRST_COMPLETED:
             self._wait_first(waiting.Deadline(timeout))

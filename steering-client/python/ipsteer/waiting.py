@@ -61,12 +61,17 @@ def wait_all(
     if not notice or (len(records) == 1 and records[0].size == 1):
         return session.wait(counters, timeout)
     deadline = Deadline(timeout)
-    if not session.wait(counters, timeout, True):
+    if not failed_before(records) and not session.wait(counters, timeout, True):
         return False
     if session.wait(counters, deadline.capped(NOTICE_GRACE)):
         return True
     _print_notice(records)
     return session.wait(counters, deadline.left())
+
+
+def failed_before(records: Sequence[Record]) -> bool:
+    """Whether a record that the session may have forgotten, so that waiting there cannot tell, has failed."""
+    return any(outcome.status != "ok" for record in records for outcome in record._outcomes or ())
 
 
 def _print_notice(records: Sequence[Record]) -> None:

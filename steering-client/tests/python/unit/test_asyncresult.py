@@ -131,6 +131,28 @@ def test_first_exception_does_not_wait_for_the_rest(rc, view, session):
         ar.get(return_when=concurrent.futures.FIRST_EXCEPTION)
 
 
+def test_a_failure_known_before_ends_a_wait_for_the_first(view, session, monkeypatch):
+    failed = view.apply_async(int, "x")
+    failed.wait()
+    assert not failed.successful()
+    session.hold = True
+    joined = ipsteer.AsyncResult.join(failed, view.apply_async(pow, 2, 3))
+    waits = []
+    wait = session.wait
+    # a wait for a first error of what still runs would last for ever
+    monkeypatch.setattr(
+        session, "wait", lambda *args: waits.append(args[1:]) or (len(args) == 2 and wait(*args))
+    )
+    done, left = joined.wait(return_when=concurrent.futures.FIRST_EXCEPTION)
+    assert (len(done), len(left)) == (4, 4)
+    assert waits == []
+    with pytest.raises(ValueError, match="invalid literal"):
+        joined.get(return_when=concurrent.futures.FIRST_EXCEPTION)
+    assert waits == []
+    assert waiting.wait_all(session, joined._records, waiting.NOTICE_GRACE, notice=True) is False
+    assert [len(args) for args in waits] == [1, 1]
+
+
 def test_get_waits_for_a_thread_that_finishes_it(pending, session):
     threading.Thread(target=session.finish, args=(1,)).start()
     assert pending.get(timeout=20) == [8] * 4
