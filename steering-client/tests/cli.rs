@@ -454,3 +454,39 @@ fn a_failing_start_shows_the_end_of_the_log() {
     finished.expect(2, "");
     assert!(finished.stderr.contains("alive already"), "{}", finished.stderr);
 }
+
+#[test]
+fn ctrl_c_stops_a_start_and_the_launcher() {
+    let gateway = FakeGateway::unix();
+    let dir = gateway.dir.path();
+    let (begun, ended) = (dir.join("begun"), dir.join("ended"));
+    for pipe in [&begun, &ended] {
+        nix::unistd::mkfifo(pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    }
+    let script = dir.join("engine");
+    let text = format!(
+        "#!/bin/sh\ntrap 'echo TERM > {}; exit 0' TERM\necho up > {}\nwhile :; do sleep 0.05; done\n",
+        ended.display(),
+        begun.display()
+    );
+    std::fs::write(&script, text).expect("written");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .expect("permissions");
+    let engine = script.to_str().expect("text");
+    let args = ["start", "-n", "1", "--cluster", "new", "--timeout", "20"];
+    let program = Program::start(
+        &gateway,
+        &[&args[..], &["--ipengine", engine, "--mpiexec", "true"]].concat(),
+    );
+    assert_eq!(std::fs::read_to_string(&begun).expect("it begins"), "up\n");
+    let pid = nix::unistd::Pid::from_raw(program.child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it runs");
+    assert_eq!(std::fs::read_to_string(&ended).expect("it ends"), "TERM\n");
+    let finished = program.finish();
+    finished.expect(130, "");
+    assert!(
+        finished.stderr.contains("the start was stopped"),
+        "{}",
+        finished.stderr
+    );
+}

@@ -72,6 +72,9 @@ pub(super) enum Failure {
         /// Its end.
         tail: String,
     },
+    /// Ctrl-C before the cluster was ready.
+    #[error("the start was stopped")]
+    StartStopped,
     /// The line editor.
     #[error("the terminal cannot be used")]
     Terminal(#[source] rustyline::error::ReadlineError),
@@ -84,6 +87,7 @@ impl Failure {
             Self::Client(error) => error.into(),
             Self::Output(_) if self.is_quiet() => Exit::Ok,
             Self::Start { .. } => Exit::NoCluster,
+            Self::StartStopped => Exit::Interrupted,
             Self::Output(_)
             | Self::File { .. }
             | Self::Input(_)

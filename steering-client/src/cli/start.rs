@@ -15,6 +15,7 @@ use super::Global;
 use super::console::Console;
 use super::failure::Failure;
 use super::list::shorten;
+use super::signals::CtrlC;
 use crate::{Exit, access};
 
 /// Time until all engines are there, unless --timeout says otherwise: the engines' own limit, and some.
@@ -63,6 +64,7 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
         limit,
         old: fs::read(&file).ok(),
     };
+    let ctrl_c = CtrlC::watch();
     let began = Instant::now();
     let child = launch(command, &engine)?;
     console.progress(&format!(
@@ -70,7 +72,7 @@ pub(super) fn run(args: &Args, global: &Global, console: &mut Console) -> Result
         args.engines,
         log_path.display()
     ));
-    let record = start.wait(child, began)?;
+    let record = start.wait(child, began, &ctrl_c)?;
     if console.json {
         console.document(&json!({
             "cluster": record.cluster, "size": record.size, "file": file, "log": log_path,
@@ -227,8 +229,12 @@ struct Start<'a> {
 
 impl Start<'_> {
     /// Waits for the connection file of this start; an older one may lie there.
-    fn wait(&self, mut child: Child, began: Instant) -> Result<AccessRecord, Failure> {
+    fn wait(&self, mut child: Child, began: Instant, ctrl_c: &CtrlC) -> Result<AccessRecord, Failure> {
         loop {
+            if ctrl_c.take() > 0 {
+                terminate(&child);
+                return Err(Failure::StartStopped);
+            }
             if fs::read(self.file).ok() != self.old
                 && let Ok(record) = access::read(self.file)
             {
@@ -243,9 +249,7 @@ impl Start<'_> {
                 Err(error) => return Err(self.failed(error.to_string())),
             }
             if began.elapsed() > self.limit {
-                // `serve` ends its launcher in order, with the engines that did come up.
-                let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
-                let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGTERM);
+                terminate(&child);
                 return Err(self.failed(format!("not ready after {} s; stopped", self.limit.as_secs())));
             }
             std::thread::sleep(LOOK);
@@ -260,6 +264,13 @@ impl Start<'_> {
             tail: tail(self.log_path).unwrap_or_default(),
         }
     }
+}
+
+/// `serve` ends its launcher in order, with the engines that did come up.
+fn terminate(child: &Child) {
+    let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    // It may have ended by itself.
+    let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGTERM);
 }
 
 fn tail(path: &Path) -> Option<String> {
