@@ -195,3 +195,16 @@ fn a_launcher_that_does_not_exist() {
     assert!(reason.contains("cannot run mpiexec"), "{reason}");
     assert!(job.record().token.is_none());
 }
+
+/// One rank alone cannot go on: it must take the others along instead of waiting for them in `MPI_Finalize`.
+#[test]
+fn a_rank_that_cannot_open_its_files() {
+    let home = tempfile::Builder::new()
+        .prefix("ipt")
+        .tempdir_in("/tmp")
+        .expect("a directory");
+    fs::create_dir_all(home.path().join("runs/test/logs/rank-0001.out")).expect("a directory in the way");
+    let (job, text) = refused(Launch::plain(2).ipsteer_dir(home.path()));
+    assert_says(&text, &["rank 1 cannot go on", "rank-0001.out"]);
+    no_connection_file(&job);
+}
