@@ -131,7 +131,7 @@ class Cluster:
         self.n = n or self.n
         before = _stamp(self.connection_file)
         command, env = self._command()
-        self.log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_private(self.log_file.parent)
         with open(self.log_file, "wb") as log:
             # a session of its own: Ctrl-C in the terminal must not end the engines
             self._process = subprocess.Popen(
@@ -268,6 +268,13 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory and its missing parents for this user alone (`Path.mkdir`: only the last)."""
+    if not directory.is_dir():
+        _make_private(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def _stop_all() -> None:

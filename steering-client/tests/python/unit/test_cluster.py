@@ -89,6 +89,21 @@ def test_start_runs_serve_with_the_launcher_and_stop_ends_it(home):
     job.stop()
 
 
+def test_directories_that_a_start_makes_are_private(home, monkeypatch):
+    engine = script(home / "ipengine-mpi", "sys.exit(1)")
+    monkeypatch.setenv("IPSTEER_DIR", str(home / "new" / "deep"))
+    home.chmod(0o755)
+    umask = os.umask(0)
+    try:
+        with pytest.raises(ipsteer.EngineError, match="exit code 1"):
+            ipsteer.Cluster(1, engine=engine, cluster_id="mine").start()
+    finally:
+        os.umask(umask)
+    for made in ("new", "new/deep", "new/deep/runs", "new/deep/runs/mine"):
+        assert stat.S_IMODE((home / made).stat().st_mode) == 0o700
+    assert stat.S_IMODE(home.stat().st_mode) == 0o755
+
+
 def test_an_old_connection_file_is_not_taken_for_the_new_one(home):
     (home / "mine.json").write_text("{}")
     engine = script(home / "ipengine-mpi", "print('no slots'); sys.exit(5)")
