@@ -146,7 +146,7 @@ impl Client {
         Ok(counter)
     }
 
-    /// Those that were forgotten count as finished. Waits until all are finished on all targets, or, with `first_error`, one outcome is not `Done`.
+    /// Waits until all are finished on all targets (those forgotten are), or, with `first_error`, one outcome is not `Done`.
     /// `false` when the time is over.
     ///
     /// # Errors
@@ -338,9 +338,7 @@ impl Client {
         {
             let mut state = self.shared.lock();
             state.check_open()?;
-            state.tell(&Request::Shutdown {
-                reason: reason.to_owned(),
-            });
+            state.shut_down(reason);
         }
         self.shared.wake.notify_one();
         Ok(())

@@ -46,6 +46,8 @@ pub(crate) struct State {
     /// Requests that await an answer.
     pub asked: HashMap<u64, Asked>,
     next_request: u64,
+    /// A shutdown that was asked for: it has no answer but the end, so it goes out on every connection until then.
+    shutdown: Option<Message>,
     /// What the gateway said of the cluster.
     pub facts: Facts,
     /// Output that belongs to no instruction of this session.
@@ -104,6 +106,7 @@ impl Shared {
             control: VecDeque::new(),
             asked: HashMap::new(),
             next_request: 0,
+            shutdown: None,
             facts: Facts::default(),
             strays: VecDeque::new(),
             events_seen: 0,
@@ -256,6 +259,9 @@ impl State {
             .collect();
         open.sort_by_key(|(number, _)| **number);
         self.control = open.into_iter().map(|(_, asked)| asked.message.clone()).collect();
+        if welcome.ended.is_none() {
+            self.control.extend(self.shutdown.clone());
+        }
         self.facts = Facts {
             cluster: welcome.cluster,
             address,
@@ -393,9 +399,13 @@ impl State {
         self.asked.remove(&number);
     }
 
-    /// Queues a message that is not answered.
-    pub(crate) fn tell(&mut self, request: &Request) {
-        self.control.push_back(Message::bare(request));
+    /// Queues the request to stop the world.
+    pub(crate) fn shut_down(&mut self, reason: &str) {
+        let message = Message::bare(&Request::Shutdown {
+            reason: reason.to_owned(),
+        });
+        self.control.push_back(message.clone());
+        self.shutdown = Some(message);
     }
 
     /// Whether nothing waits to go out.

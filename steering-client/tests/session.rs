@@ -486,3 +486,26 @@ fn what_was_forgotten_counts_as_finished_and_what_never_was_is_unknown() {
         );
     }
 }
+
+#[test]
+fn a_shutdown_is_asked_for_again_after_a_reconnection() {
+    let mut gateway = FakeGateway::unix();
+    let client = gateway.connect();
+    gateway.cut();
+    while !matches!(gateway.hear(), Heard::Request(Request::Open { .. }, _)) {}
+    client.shutdown("enough").expect("queued");
+    gateway.welcome(0, generous());
+    let reason = |heard| match heard {
+        (Request::Shutdown { reason }, _) => reason,
+        other => panic!("expected Shutdown, heard {other:?}"),
+    };
+    assert_eq!(reason(gateway.request()), "enough");
+    gateway.cut();
+    gateway.open(0, generous());
+    assert_eq!(reason(gateway.request()), "enough");
+    gateway.say_unnumbered(Event::Ended {
+        reason: "stopped".to_owned(),
+    });
+    let end = client.wait_end(Some(LIMIT)).expect("open");
+    assert_eq!(end.as_deref(), Some("stopped"));
+}
