@@ -147,13 +147,17 @@ fn local(reception: &Reception, stream: UnixStream, permit: OwnedSemaphorePermit
     }
 }
 
-/// A host that lost its power sends no farewell. The kernel asks, so that a process stopped in a debugger stays linked.
+/// A host that lost its power sends no farewell. The kernel asks, so that a process stopped in a debugger stays linked,
+/// unless more is under way to it than its kernel has room for.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     let asking = TcpKeepalive::new()
         .with_time(Duration::from_secs(20))
         .with_interval(Duration::from_secs(10))
         .with_retries(4);
-    SockRef::from(stream).set_tcp_keepalive(&asking)
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&asking)?;
+    // With unacknowledged bytes under way the kernel does not ask but repeats them, by itself for a quarter of an hour.
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))
 }
 
 async fn serve_tcp(
