@@ -146,8 +146,8 @@ impl Client {
         Ok(counter)
     }
 
-    /// Waits until all are finished on all targets (those forgotten are), or, with `first_error`, one outcome is not `Done`.
-    /// `false` when the time is over.
+    /// Waits until all are finished on all targets (those forgotten are), or, with `first_error`, one outcome is
+    /// not `Done`. `false` when the time is over.
     ///
     /// # Errors
     /// [`Error::UnknownInstruction`], [`Error::Closed`], [`Error::Forked`].
