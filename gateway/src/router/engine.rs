@@ -91,6 +91,10 @@ impl<O: Outbox> Router<O> {
         }
         self.pump(id, now);
         self.feed(id, now);
+        if let Some(running) = self.engines[id.index()].running {
+            // What was asked before may have been lost with the old link, and more has been sent since.
+            self.recall_behind(id, running);
+        }
     }
 
     fn on_first_link(&mut self, now: Now) {

@@ -499,6 +499,15 @@ fn tasks_behind_a_long_one_are_taken_back_and_run_elsewhere() {
         )),
         "{recalled:?}"
     );
+    bench.router.on_engine_closed(EngineId(0), false, bench.now);
+    bench.hello(0, 2, behind[behind.len() - 1].0);
+    let again = ToEngine::Recall {
+        orders: behind.clone(),
+    };
+    assert!(
+        bench.sent().contains(&(0, again)),
+        "asked again after a broken link"
+    );
     for (rank, order) in second {
         bench.finish(rank, order, tiny);
     }
