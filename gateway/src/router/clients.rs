@@ -96,7 +96,8 @@ impl Client {
                 found: counter,
             });
         }
-        let over = self.used_bytes + bytes > self.granted.bytes && !self.open.is_empty();
+        // One message may overdraw: the largest must not wait for all before it to end.
+        let over = self.used_bytes >= self.granted.bytes && !self.open.is_empty();
         if counter > self.granted.instructions || over {
             return Err(Fault::Overdrawn);
         }

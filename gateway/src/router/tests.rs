@@ -318,6 +318,29 @@ fn a_client_that_left_is_forgotten_in_time_and_one_with_results_is_not() {
 }
 
 #[test]
+fn one_message_may_overdraw_the_bytes_and_the_next_may_not() {
+    let limits = Limits {
+        credit_bytes: 150,
+        ..Limits::default()
+    };
+    let mut bench = Bench::new(1, limits);
+    // Each counts 100 bytes.
+    bench.submit(ADA, 1, all(&[0]));
+    bench.submit(ADA, 2, all(&[0]));
+    let third = Submit {
+        counter: 3,
+        targets: all(&[0]),
+        work: Work::Clear,
+        each: None,
+        label: None,
+    };
+    let refused = bench.ask(ADA, Request::Submit(third));
+    assert!(matches!(refused, Err(Fault::Overdrawn)));
+    bench.finish(0, Order(1), Duration::ZERO);
+    bench.submit(ADA, 3, all(&[0]));
+}
+
+#[test]
 fn as_many_clients_as_can_be_remembered() {
     let mut bench = Bench::new(
         1,
