@@ -1,4 +1,4 @@
-//! What can go wrong: for the gateway as a whole ([`Error`]) and with one peer ([`Fault`]).
+//! What can go wrong: for the gateway as a whole ([`enum@Error`]) and with one peer ([`Fault`]).
 
 use std::io;
 use std::path::PathBuf;
