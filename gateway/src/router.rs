@@ -5,7 +5,7 @@
 //! engine), [`instruction`] and [`pool`] (what is to be done), [`world`] (its life and end). The steps are methods of
 //! [`Router`], in a file per concern.
 //!
-//! Invariant: an accepted instruction ends in exactly one outcome per target, whatever dies.
+//! Invariant: an accepted instruction ends in exactly one outcome per target, whatever engine or client dies.
 
 mod clients;
 mod dispatch;

@@ -48,7 +48,8 @@ pub enum ToEngine {
         /// Cumulative.
         received: u64,
     },
-    /// These instructions ended on all their targets: the engine forgets them. Control lane.
+    /// These instructions ended on all their targets. Control lane. An engine that keeps instructions for a restarted
+    /// gateway may forget them; today's keeps only outcomes, and those until their [`Self::Ack`].
     Stable {
         /// All orders up to this one that the engine had.
         up_to: Order,

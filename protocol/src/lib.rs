@@ -42,8 +42,11 @@
 //!   in increasing order and drops one it has had.
 //! - Engines and gateway number what they send ([`FromEngineEnvelope`], [`EventEnvelope`]) and keep it until the other
 //!   side's cumulative ack covers it.
-//! - Both directions are under credit ([`Credit`]): what exceeds it waits at its sender; nothing is rejected for being
-//!   too much.
+//! - Clients send under credit ([`Credit`]) and the gateway sends to them within a window: what exceeds it waits at its
+//!   sender; nothing is rejected for being too much. Engines send without credit.
+//!
+//! This holds while the gateway lives. One that was restarted does not know what the one before it had accepted: see
+//! `docs/design/gateway-process.md`.
 
 pub mod access;
 mod codec;

@@ -44,7 +44,6 @@ def fake_module():
     fake.take_interrupt = take_interrupt
     fake.comm_handle = comm_handle
     fake.reset_comm = reset_comm
-    fake.flush_marker = lambda: None
     return fake
 
 
