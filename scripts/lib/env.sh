@@ -12,6 +12,8 @@ RECORD=$VENV/setup.env
 
 # shellcheck source=scripts/lib/say.sh
 source "$ROOT/scripts/lib/say.sh"
+# shellcheck source=scripts/lib/rust.sh
+source "$ROOT/scripts/lib/rust.sh"
 
 # Open MPI 4 and 5 refuse to run as root (in a container, say) unless told twice.
 if ((EUID == 0)); then
@@ -19,8 +21,7 @@ if ((EUID == 0)); then
     export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-# rustup's directory is on PATH only in shells that were opened after its installation.
-command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+put_rust_on_path
 
 # load: takes over what scripts/setup recorded. The launcher on PATH has to be the one of the MPI that is built against.
 load() {

@@ -73,22 +73,3 @@ find_python() {
     unset PYO3_PYTHON
     return 1
 }
-
-rust_minimum() { sed -n 's/^rust-version *= *"\(.*\)"/\1/p' Cargo.toml; }
-
-# at_least MINIMUM VERSION
-at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
-
-# need_newer_rust WHAT-IS-WRONG
-need_newer_rust() {
-    die "$1 where $(rust_minimum) or later is needed: get it with rustup (https://rustup.rs), or load a newer module, and run this again."
-}
-
-# Fails when there is no cargo; a cargo that is too old ends the script.
-find_rust() {
-    local version
-    version=$(cargo --version 2>/dev/null) || return 1
-    version=${version#cargo }
-    RUST=${version%% *}
-    at_least "$(rust_minimum)" "$RUST" || need_newer_rust "Rust is $RUST"
-}

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Installs what find.sh did not find: system packages, Rust, cargo-nextest.
+# Installs what was not found: system packages, cargo-nextest.
 
 # as_root COMMAND...: directly as root, else through sudo.
 as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
@@ -18,18 +18,25 @@ apt() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
 
-# candidate PACKAGE: the version that apt would install; nothing when it knows none.
-candidate() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9.]*\).*/\2/p'; }
-
 # Where the distribution's python3 is too old: the versioned package that Ubuntu 22.04 has beside it.
 add_newer_python() {
     at_least "$PYTHON_MINIMUM" "$(candidate python3)" ||
         missing+=("python$PYTHON_MINIMUM-dev" "python$PYTHON_MINIMUM-venv")
 }
 
-# apt's version is asked for first, so that a distribution's old Rust is not installed in vain.
-check_rust_of_apt() {
-    local version
-    version=$(candidate rustc)
-    at_least "$(rust_minimum)" "${version:-0}" || need_newer_rust "there is no Rust here, and apt's is ${version:-missing}"
+# want_nextest: the runner of the Rust tests; cargo finds it in its own directory, which need not be on PATH.
+want_nextest() {
+    cargo nextest --version >/dev/null 2>&1 && return
+    note "installing cargo-nextest from source (some minutes)"
+    # The last that is content with the Rust that the project asks for.
+    cargo install --quiet --locked cargo-nextest@0.9.120
+}
+
+# want_fortran: only tests use it. Where it cannot be had, the tests of Fortran's output are skipped, and say so.
+want_fortran() {
+    command -v gfortran >/dev/null && return
+    if command -v apt-get >/dev/null && { ((EUID == 0)) || command -v sudo >/dev/null; }; then
+        as_root apt-get update -qq && apt gfortran && return
+    fi
+    note "no gfortran: tests of Fortran's output are skipped"
 }
