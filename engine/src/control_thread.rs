@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ipengine_protocol::{Assembler, FromEngine, FromEngineEnvelope, Incoming, Message, ToEngine, frame};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -88,10 +89,9 @@ impl ControlThread {
     fn run(self) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
+            .build_local(LocalOptions::default())
             .map_err(Error::io("start the control thread's runtime"))?;
-        let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, async move {
+        runtime.block_on(async move {
             let desk = Desk {
                 control: Rc::new(RefCell::new(self.control)),
                 outgoing: Rc::default(),

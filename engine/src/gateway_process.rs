@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use ipengine_gateway::{LauncherReport, Listeners};
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,10 +35,9 @@ pub fn run() -> Result<(), Error> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .map_err(Error::io("start the gateway's runtime"))?;
-    let local = tokio::task::LocalSet::new();
-    let ended = local.block_on(&runtime, async {
+    let ended = runtime.block_on(async {
         let (ready, is_ready) = oneshot::channel();
         tokio::task::spawn_local(stop_on_signals(signalled)?);
         tokio::task::spawn_local(async move {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use ipengine_protocol::handshake::{ClientSide, EXPORTER_LABEL, Role, SERVER_HELLO_LEN, Secret, VERDICT_LEN};
 use ipengine_protocol::{Frame, frame};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use ipengine_sockets::{LocalStream, pinned};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream};
@@ -118,6 +118,7 @@ impl GatewayAddress {
     async fn connect_unix(&self, socket: &Path) -> Result<Connection, Error> {
         let stream = UnixStream::connect(socket).await.map_err(Error::io("connect"))?;
         SOCKET.store(stream.as_raw_fd(), Ordering::SeqCst);
+        let stream = LocalStream::new(stream).map_err(Error::io("watch the socket"))?;
         self.greet(Box::new(stream), &[]).await
     }
 
@@ -126,7 +127,7 @@ impl GatewayAddress {
         stream.set_nodelay(true).map_err(Error::io("set TCP_NODELAY"))?;
         SOCKET.store(stream.as_raw_fd(), Ordering::SeqCst);
         let name = ServerName::from(address.ip());
-        let connector = TlsConnector::from(Arc::new(self.tls_config()));
+        let connector = TlsConnector::from(Arc::new(self.tls_config()?));
         let stream = connector
             .connect(name, stream)
             .await
@@ -139,20 +140,15 @@ impl GatewayAddress {
         self.greet(Box::new(stream), &binding).await
     }
 
-    fn tls_config(&self) -> ClientConfig {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let pinned = Arc::new(Pinned {
-            fingerprint: self.fingerprint.clone(),
-            provider: Arc::clone(&provider),
-        });
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider supports TLS 1.2 and 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(pinned)
-            .with_no_client_auth();
+    fn tls_config(&self) -> Result<ClientConfig, Error> {
+        let fault = |reason: &str| Error::Link {
+            reason: reason.to_owned(),
+        };
+        let pin = pinned::from_hex(&self.fingerprint).ok_or_else(|| fault("no fingerprint"))?;
+        let mut config = pinned::client_config(pin)
+            .map_err(|error| Error::io("set up TLS")(std::io::Error::other(error)))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        config
+        Ok(config)
     }
 
     async fn greet(&self, mut stream: Box<dyn Stream>, binding: &[u8]) -> Result<Connection, Error> {
@@ -263,57 +259,5 @@ impl Writer {
             .map_err(Error::io(failed))?;
         self.buffer.clear();
         self.stream.flush().await.map_err(Error::io(failed))
-    }
-}
-
-/// Accepts exactly the certificate whose fingerprint came over MPI.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: String,
-    provider: Arc<rustls::crypto::CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if ipengine_gateway::certificate::fingerprint(end_entity) == self.fingerprint {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(rustls::Error::InvalidCertificate(
-                rustls::CertificateError::ApplicationVerificationFailure,
-            ))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }

@@ -1,7 +1,7 @@
 //! The gateway: the one address that clients talk to, and the only sequencer.
 //!
 //! It is a library; the process that runs it is the engine binary's, started by a supervisor that hands over bound
-//! listeners and a [`Config`]. Everything runs on the caller's one thread, in one tokio `LocalSet`.
+//! listeners and a [`Config`]. Everything runs on the caller's one thread, in one tokio `LocalRuntime`.
 //!
 //! ```text
 //!  listener.rs  accepts, TLS, limits           access_file.rs  where clients find us, and the post-mortem

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipengine_protocol::handshake::{EXPORTER_LABEL, Secret};
+use ipengine_sockets::LocalStream;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -95,7 +96,10 @@ pub(crate) async fn accept_clients(reception: Rc<Reception>, listener: UnixListe
         let (stream, _) = retry(|| listener.accept()).await;
         let reception = reception.clone();
         spawn_local(async move {
-            let end = session::run(&reception, local(&reception, stream, permit)).await;
+            let end = match local(&reception, stream, permit) {
+                Ok(stranger) => session::run(&reception, stranger).await,
+                Err(error) => Err(error.into()),
+            };
             tracing::debug!(?end, "local client's connection ended");
         });
     }
@@ -108,7 +112,10 @@ pub(crate) async fn accept_engines(reception: Rc<Reception>, listener: UnixListe
         let (stream, _) = retry(|| listener.accept()).await;
         let reception = reception.clone();
         spawn_local(async move {
-            let end = engine_link::run(&reception, local(&reception, stream, permit)).await;
+            let end = match local(&reception, stream, permit) {
+                Ok(stranger) => engine_link::run(&reception, stranger).await,
+                Err(error) => Err(error.into()),
+            };
             tracing::debug!(?end, "local engine's link ended");
         });
     }
@@ -134,17 +141,21 @@ async fn retry<T, F: Future<Output = io::Result<T>>>(mut accept: impl FnMut() ->
     }
 }
 
-fn local(reception: &Reception, stream: UnixStream, permit: OwnedSemaphorePermit) -> Stranger<UnixStream> {
+fn local(
+    reception: &Reception,
+    stream: UnixStream,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<Stranger<LocalStream>> {
     // The kernel says whose socket it is, in our own numbering.
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let deadline = Instant::now() + reception.limits.greeting;
-    Stranger {
-        stream,
+    Ok(Stranger {
+        stream: LocalStream::new(stream)?,
         binding: Vec::new(),
         deadline,
         pid,
         permit,
-    }
+    })
 }
 
 /// A host that lost its power sends no farewell. The kernel asks, so that a process stopped in a debugger stays linked,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::access_file::AccessFile;
@@ -26,7 +26,7 @@ pub struct Ended {
 }
 
 /// Runs the gateway until the world has ended and nobody fetches any more. `ready` is told when clients and engines can
-/// connect. Dropping the launcher's sender means that nobody hears the launcher.
+/// connect. Dropping the launcher's sender means that nobody hears the launcher. Must run on a tokio `LocalRuntime`.
 ///
 /// # Errors
 /// [`Error`] when it cannot start, or cannot write the connection file.
@@ -44,18 +44,6 @@ pub async fn serve(
 /// # Errors
 /// As [`serve`].
 pub async fn serve_within(
-    limits: Limits,
-    config: Config,
-    listeners: Listeners,
-    launcher: mpsc::Receiver<LauncherReport>,
-    ready: oneshot::Sender<()>,
-) -> Result<Ended, Error> {
-    LocalSet::new()
-        .run_until(run(limits, config, listeners, launcher, ready))
-        .await
-}
-
-async fn run(
     limits: Limits,
     config: Config,
     listeners: Listeners,

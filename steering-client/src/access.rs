@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ipengine_protocol::AccessRecord;
 use ipengine_protocol::handshake::Secret;
+use ipengine_sockets::pinned;
 
 use crate::Error;
 
@@ -193,7 +194,7 @@ impl Access {
             .as_deref()
             .and_then(Secret::from_hex)
             .ok_or_else(|| lacks("token"))?;
-        let fingerprint = parse_fingerprint(&record.fingerprint).ok_or_else(|| lacks("fingerprint"))?;
+        let fingerprint = pinned::from_hex(&record.fingerprint).ok_or_else(|| lacks("fingerprint"))?;
         let addresses = match url {
             Some(url) => vec![Address::parse(url)?],
             None => addresses(record)?,
@@ -232,15 +233,4 @@ fn addresses(record: &AccessRecord) -> Result<Vec<Address>, Error> {
         .map(|url| Address::parse(url))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(unix.into_iter().chain(tls).collect())
-}
-
-fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }

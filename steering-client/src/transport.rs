@@ -10,11 +10,8 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use ipengine_protocol::frame::MAX_FRAME_LEN;
 use ipengine_protocol::handshake::{ClientSide, EXPORTER_LABEL, Role, Secret};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
-use sha2::{Digest, Sha256};
+use ipengine_sockets::{LocalStream, pinned};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
@@ -41,7 +38,7 @@ pub(crate) type Socket = WebSocketStream<Stream>;
 #[derive(Debug)]
 pub(crate) enum Stream {
     /// On this host.
-    Unix(UnixStream),
+    Unix(LocalStream),
     /// Over the network.
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -84,7 +81,10 @@ pub(crate) async fn open(access: &Access) -> Result<(Socket, Address), Error> {
 
 async fn reach(address: &Address, token: Secret, pin: [u8; 32]) -> Result<Socket, AttemptError> {
     let (stream, binding) = match address {
-        Address::Unix(path) => (Stream::Unix(UnixStream::connect(path).await?), Vec::new()),
+        Address::Unix(path) => {
+            let stream = LocalStream::new(UnixStream::connect(path).await?)?;
+            (Stream::Unix(stream), Vec::new())
+        }
         Address::Tls { host, port } => tls(host, *port, pin).await?,
     };
     let mut socket = upgrade(stream).await?;
@@ -98,7 +98,7 @@ async fn tls(host: &str, port: u16, pin: [u8; 32]) -> Result<(Stream, Vec<u8>), 
     // The name is not what is checked: the certificate is pinned.
     let name = ServerName::try_from(host.to_owned())
         .unwrap_or_else(|_| ServerName::try_from("gateway").expect("a valid DNS name"));
-    let connector = TlsConnector::from(Arc::new(config(pin)?));
+    let connector = TlsConnector::from(Arc::new(pinned::client_config(pin).map_err(AttemptError::Tls)?));
     let stream = connector.connect(name, tcp).await.map_err(tls_error)?;
     let binding = stream
         .get_ref()
@@ -108,31 +108,12 @@ async fn tls(host: &str, port: u16, pin: [u8; 32]) -> Result<(Stream, Vec<u8>), 
     Ok((Stream::Tls(Box::new(stream)), binding))
 }
 
-fn config(pin: [u8; 32]) -> Result<ClientConfig, AttemptError> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Pinned {
-        pin,
-        provider: provider.clone(),
-    });
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(AttemptError::Tls)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(config)
-}
-
 fn tls_error(error: io::Error) -> AttemptError {
     match error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())
     {
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
-            if other.0.is::<WrongPin>() =>
-        {
-            AttemptError::Fingerprint
-        }
+        Some(inner) if pinned::is_wrong_certificate(inner) => AttemptError::Fingerprint,
         Some(inner) => AttemptError::Tls(inner.clone()),
         None => AttemptError::Io(error),
     }
@@ -186,71 +167,6 @@ async fn receive(socket: &mut Socket) -> Result<Bytes, AttemptError> {
             }
             Some(Err(error)) => return Err(websocket_error(error)),
         }
-    }
-}
-
-/// Accepts exactly one certificate: the one whose SHA-256 the connection file names.
-#[derive(Debug)]
-struct Pinned {
-    pin: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-/// The certificate is another one.
-#[derive(Debug, thiserror::Error)]
-#[error("certificate does not have the pinned fingerprint")]
-struct WrongPin;
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let digest: [u8; 32] = Sha256::digest(end_entity.as_ref()).into();
-        if digest == self.pin {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            let wrong = CertificateError::Other(OtherError(Arc::new(WrongPin)));
-            Err(rustls::Error::InvalidCertificate(wrong))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }
 

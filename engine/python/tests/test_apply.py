@@ -127,6 +127,14 @@ def test_recursion_closures_defaults_methods(engine, client):
     assert engine.apply(space.add, 1, b=2) == 3
 
 
+def test_code_with_a_constant_that_no_compiler_makes(engine, client):
+    space = client("def f():\n    return 'constant'")
+    space.f.__code__ = space.f.__code__.replace(
+        co_consts=tuple(range(3) if const == "constant" else const for const in space.f.__code__.co_consts)
+    )
+    assert engine.apply(space.f) == range(3)
+
+
 def test_submodules_of_captured_packages_are_imported(tmp_path):
     # In a process of its own: here everything is imported already.
     pickled = subprocess.run(

@@ -18,6 +18,7 @@ use ipengine_protocol::handshake::{EXPORTER_LABEL, Secret};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -169,7 +170,7 @@ async fn run_in_thread(
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
+            .build_local(LocalOptions::default())
             .unwrap();
         let result = runtime.block_on(serve_within(limits, config, listeners, launcher, ready));
         match result {
