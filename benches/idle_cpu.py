@@ -46,11 +46,11 @@ def totals(pids: list[int]) -> tuple[float, int]:
 
 
 def cost(
-    start: Callable[[int, str], AbstractContextManager[Any]], seconds: float, rounds: int
+    start: Callable[[int, str], AbstractContextManager[Any]], binding: str, seconds: float, rounds: int
 ) -> tuple[list[float], list[float], float, list[str]]:
     """Per round: % of one core, wake-ups per second; memory of all; which processes there are."""
     loads, rates = [], []
-    with start(ENGINES, "none") as client:
+    with start(ENGINES, binding) as client:
         client[:].apply_sync(noop)
         time.sleep(3)  # what start and first call leave behind is over
         processes = _bench.marked_processes()
@@ -70,20 +70,21 @@ def cost(
 def main() -> None:
     options = _bench.options(__doc__)
     seconds, rounds = (2.0, 1) if options.quick else (10.0, 3)
-    with _bench.home():
-        ours = cost(_bench.ipsteer_client, seconds, rounds)
-        os.environ[_bench.MARK] += "-ipyparallel"
-        theirs = cost(_bench.ipyparallel_client, seconds, rounds)
     report = _bench.Report(
         f"{ENGINES} idle engines",
         f"All processes that the product started, launcher included; {rounds} times {seconds:g} s each.",
-        [
-            _bench.Figure("processor", "% of a core", ours[0], theirs[0], "≈ 0"),
-            _bench.Figure("wake-ups", "/s", ours[1], theirs[1]),
-            _bench.Figure("memory (PSS)", "MiB", [ours[2]], [theirs[2]]),
-        ],
-        notes=[f"ipsteer: {', '.join(ours[3])}.", f"ipyparallel: {', '.join(theirs[3])}."],
     )
+    for binding in _bench.BINDINGS:
+        with _bench.home():
+            ours = cost(_bench.ipsteer_client, binding, seconds, rounds)
+            os.environ[_bench.MARK] += "-ipyparallel"
+            theirs = cost(_bench.ipyparallel_client, binding, seconds, rounds)
+        report.figures += [
+            _bench.Figure(f"processor, bound: {binding}", "% of a core", ours[0], theirs[0], "≈ 0"),
+            _bench.Figure(f"wake-ups, bound: {binding}", "/s", ours[1], theirs[1]),
+            _bench.Figure(f"memory (PSS), bound: {binding}", "MiB", [ours[2]], [theirs[2]]),
+        ]
+        report.notes = [f"ipsteer: {', '.join(ours[3])}.", f"ipyparallel: {', '.join(theirs[3])}."]
     report.print(options.json)
 
 

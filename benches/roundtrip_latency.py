@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import _bench
+import _breakdown
 
 ENGINES = 4
 
@@ -27,7 +28,7 @@ def questions(client: Any) -> dict[str, Callable[[], Any]]:
 GOALS = {"apply on 1 of 4": "≤ 0.2 ms", "apply on all 4": "≤ 0.5 ms"}
 
 
-def measure(binding: str, rounds: int, calls: int) -> list[_bench.Figure]:
+def measure(binding: str, rounds: int, calls: int) -> tuple[list[_bench.Figure], str]:
     with _bench.both(ENGINES, binding) as (ours, theirs):
         asked = [(name, questions(ours)[name], questions(theirs)[name]) for name in questions(ours)]
         figures = {
@@ -41,7 +42,7 @@ def measure(binding: str, rounds: int, calls: int) -> list[_bench.Figure]:
             for name, our_call, their_call in asked:
                 figures[name].ipsteer.append(_bench.median_ms(our_call, calls))
                 figures[name].peer.append(_bench.median_ms(their_call, calls))
-    return list(figures.values())
+        return list(figures.values()), _breakdown.note(ours, noop, 10 * calls)
 
 
 def main() -> None:
@@ -54,7 +55,9 @@ def main() -> None:
     )
     with _bench.home():
         for binding in _bench.BINDINGS:
-            report.figures += measure(binding, rounds, calls)
+            figures, breakdown = measure(binding, rounds, calls)
+            report.figures += figures
+    report.notes.append(breakdown)
     report.print(options.json)
 
 
