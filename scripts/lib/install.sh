@@ -18,6 +18,19 @@ apt() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
 
+# apt_idle PACKAGE...: installs them and starts none of their services; a policy that is there is left alone.
+apt_idle() {
+    local policy=/usr/sbin/policy-rc.d made='' code=0
+    if [[ ! -e $policy ]]; then
+        made=yes
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+    fi
+    apt "$@" || code=$?
+    [[ -z $made ]] || as_root rm -f "$policy"
+    return "$code"
+}
+
 # Where the distribution's python3 is too old: the versioned package that Ubuntu 22.04 has beside it.
 add_newer_python() {
     at_least "$PYTHON_MINIMUM" "$(candidate python3)" ||
@@ -39,4 +52,18 @@ want_fortran() {
         as_root apt-get update -qq && apt gfortran && return
     fi
     note "no gfortran: tests of Fortran's output are skipped"
+}
+
+# want_hosts: virtual hosts with Slurm, the look of PBS and sshd. Tests that need what cannot be had are skipped, and say
+# so.
+want_hosts() {
+    local program missing=() PATH=$PATH:/usr/sbin:/sbin
+    local -A package=([slurmctld]=slurmctld [slurmd]=slurmd [sbatch]=slurm-client [qsub]=slurm-wlm-torque
+        [sshd]=openssh-server [ssh]=openssh-client [ip]=iproute2 [unshare]=util-linux [ps]=procps)
+    for program in "${!package[@]}"; do command -v "$program" >/dev/null || missing+=("${package[$program]}"); done
+    ((${#missing[@]} > 0)) || return 0
+    if command -v apt-get >/dev/null && { ((EUID == 0)) || command -v sudo >/dev/null; }; then
+        as_root apt-get update -qq && apt_idle "${missing[@]}" slurm-wlm-basic-plugins && return
+    fi
+    note "not here: ${missing[*]}: tests on virtual hosts that need them are skipped"
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`launch`] | how a job is started |
 //! | [`job`] | a running job: its files, its end, and what a failing test prints |
+//! | [`hosts`] | virtual hosts, with Slurm and the look of PBS on request |
 //! | [`processes`] | which processes of a job are alive |
 //! | [`session`] | a client of a job, with bounded waits |
 //! | [`outcome`] | reading outcomes |
@@ -15,6 +16,7 @@
 //!
 //! Everything here is synchronous and runs on the test's thread, but for relays and for the I/O thread of each client.
 
+pub mod hosts;
 pub mod job;
 pub mod launch;
 pub mod outcome;
@@ -26,6 +28,7 @@ pub mod session;
 pub mod tls;
 pub mod waiting;
 
+pub use hosts::Hosts;
 pub use job::MpiJob;
 pub use launch::Launch;
 pub use session::Session;
