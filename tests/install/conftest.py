@@ -16,12 +16,17 @@ MISLEADING = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYO3_PYTHON", "PYTHONPATH", "CARGO
 
 
 class Environment:
-    """A virtual environment of its own, and what was in it when it was made."""
+    """An environment with pip, and what was in it when it was made."""
 
-    def __init__(self, python: str, prefix: Path) -> None:
+    def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
-        subprocess.run([python, "-m", "venv", prefix], check=True, timeout=120)
         self.at_first = self.files()
+
+    @classmethod
+    def virtual(cls, python: str, prefix: Path) -> "Environment":
+        """A new virtual environment."""
+        subprocess.run([python, "-m", "venv", prefix], check=True, timeout=120)
+        return cls(prefix)
 
     def __str__(self) -> str:
         return str(self.prefix)

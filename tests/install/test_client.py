@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def laptop(directory: Path) -> Environment:
     """A fresh environment with the client in it; built where scripts/build builds its wheel."""
-    environment = Environment(sys.executable, directory / "laptop")
+    environment = Environment.virtual(sys.executable, directory / "laptop")
     environment.install("steering-client", CARGO_TARGET_DIR=str(ROOT / "target/wheel"))
     return environment
 
