@@ -31,6 +31,7 @@ mod outbound;
 mod output;
 mod place;
 mod record;
+mod report_pipe;
 mod requests;
 mod serve;
 mod supervisor;

@@ -18,7 +18,8 @@ use tokio::task::JoinHandle;
 use crate::cli::ServeArgs;
 use crate::error::Error;
 use crate::place::Place;
-use crate::supervisor::{Plan, ReportPipe, Supervisor};
+use crate::report_pipe::ReportPipe;
+use crate::supervisor::{Plan, Supervisor};
 
 /// Time for an orderly stop of the world before the launcher is sent TERM: ranks have 10 s to finalise.
 const STOP_GRACE: Duration = Duration::from_secs(15);
@@ -92,8 +93,8 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
                 std::io::stderr(),
                 "ipengine-mpi serve: cannot run {program}: {error}"
             );
-            reports.send(&LauncherReport::Output(format!("cannot run {program}: {error}")));
-            reports.send(&LauncherReport::Exited {
+            reports.send(LauncherReport::Output(format!("cannot run {program}: {error}")));
+            reports.send(LauncherReport::Exited {
                 code: Some(i32::from(NOT_RUN)),
                 signal: None,
             });
@@ -107,7 +108,7 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
             let tee = tokio::task::spawn_local(tee(stderr, reports.clone()));
             let status = watch(&mut child, &reports).await?;
             finish_tee(tee).await;
-            reports.send(&exited(status));
+            reports.send(exited(status));
             Ok(exit_code(status))
         })
         .await
@@ -120,7 +121,7 @@ async fn tee(stderr: impl AsyncRead + Unpin, reports: ReportPipe) {
         let line = String::from_utf8_lossy(&line).into_owned();
         // Whoever started `serve` may have gone (an ssh that was cut): the launcher is read all the same.
         let _ = writeln!(std::io::stderr(), "{line}");
-        reports.send(&LauncherReport::Output(line));
+        reports.send(LauncherReport::Output(line));
     }
 }
 
@@ -177,7 +178,7 @@ impl Deadlines {
         };
         let grace = match self.stage {
             0 => {
-                reports.send(&LauncherReport::Stop {
+                reports.send(LauncherReport::Stop {
                     reason: format!("ipengine-mpi serve received {cause}"),
                 });
                 STOP_GRACE

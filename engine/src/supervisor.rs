@@ -11,11 +11,11 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ipengine_gateway::{Config, LauncherReport, certificate};
+use ipengine_gateway::{Config, certificate};
 use ipengine_protocol::handshake::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::interfaces;
 use crate::place::{Place, host_name};
 use crate::record::GatewayRecord;
+use crate::report_pipe::ReportPipe;
 
 /// Between two attempts to start a gateway: what keeps it from starting (memory, say) may pass.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -123,25 +124,6 @@ impl Drop for Sockets {
     }
 }
 
-/// The pipe for reports to the gateway that runs now.
-#[derive(Clone)]
-pub struct ReportPipe(Arc<Mutex<ChildStdin>>);
-
-impl ReportPipe {
-    /// Sends a report. A gateway that has ended reads no more; that is no reason to stop the launcher.
-    pub fn send(&self, report: &LauncherReport) {
-        let line = serde_json::to_string(report).expect("plain data");
-        if let Err(error) = writeln!(self.lock(), "{line}") {
-            tracing::warn!(%error, "the gateway does not hear the launcher any more");
-        }
-    }
-
-    /// A panic while a line is written leaves at worst an unreadable line.
-    fn lock(&self) -> MutexGuard<'_, ChildStdin> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The gateway's keeper.
 pub struct Supervisor {
     gateway: Child,
@@ -175,7 +157,7 @@ impl Supervisor {
         let record = record_of(plan, &config, addresses);
         let (gateway, stdin) = spawn_gateway(&sockets, &config)?;
         record.write(&plan.record_path())?;
-        let pipe = ReportPipe(Arc::new(Mutex::new(stdin)));
+        let pipe = ReportPipe::open(stdin)?;
         let pid = Arc::new(AtomicU32::new(gateway.id()));
         Ok(Self {
             gateway,
@@ -229,7 +211,7 @@ impl Supervisor {
                 Ok((gateway, stdin)) => {
                     self.pid.store(gateway.id(), Ordering::SeqCst);
                     self.gateway = gateway;
-                    *self.pipe.lock() = stdin;
+                    self.pipe.turn_to(stdin);
                 }
                 Err(error) => {
                     // The next turn hears of the old one's end again and tries once more.
