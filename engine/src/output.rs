@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ipengine_protocol::OutputName;
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use crate::error::Error;
 
@@ -87,7 +88,7 @@ impl OutputFiles {
     #[must_use]
     pub fn ends(&self) -> Ends {
         // A file that cannot be asked (its file system went away) counts as empty: results must not wait for it.
-        Ends([0, 1].map(|i| self.files[i].metadata().map_or(0, |about| about.len())))
+        Ends([0, 1].map(|i| length(&self.files[i]).unwrap_or(0)))
     }
 
     /// The files' paths: stdout, stderr.
@@ -110,6 +111,14 @@ impl OutputFiles {
             Err(error) => format!("[output cannot be read: {error}]\n").into_bytes(),
         }
     }
+}
+
+/// Length of a file that only this host writes to, as this host knows it: a file server that is slow or gone would hold
+/// up each instruction, and with it both threads.
+fn length(file: &File) -> io::Result<u64> {
+    let known_here = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let about = statx(file, c"", known_here, StatxFlags::SIZE)?;
+    Ok(about.stx_size)
 }
 
 /// A piece of output to send.
