@@ -315,8 +315,12 @@ class AsyncResult(Timed):
 
     def add_done_callback(self, fn: Callable[[AsyncResult], Any]) -> None:
         """Call ``fn(self)`` when it is done, in a thread of the client (in this one if it is done)."""
+        self._when_done(fn)
+
+    def _when_done(self, fn: Callable[[AsyncResult], Any], quick: bool = False) -> None:
+        """`add_done_callback`; a `quick` one never waits for anything."""
         counters = [record.counter for record in self._records if record._outcomes is None]
-        self._client._callbacks.when_finished(counters, lambda: fn(self))
+        self._client._callbacks.when_finished(counters, lambda: fn(self), quick)
 
     def __await__(self) -> Generator[Any, None, Any]:
         loop = asyncio.get_running_loop()
@@ -326,7 +330,7 @@ class AsyncResult(Timed):
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(lambda: arrived.done() or arrived.set_result(None))
 
-        self.add_done_callback(tell)
+        self._when_done(tell, quick=True)
         yield from arrived.__await__()
         return self.get()
 

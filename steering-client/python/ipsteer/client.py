@@ -198,7 +198,7 @@ class Client:
         finished: queue.SimpleQueue[Record] = queue.SimpleQueue()
         for record in records:
             pending = [record.counter] if record._outcomes is None else []
-            self._callbacks.when_finished(pending, lambda record=record: finished.put(record))
+            self._callbacks.when_finished(pending, lambda record=record: finished.put(record), quick=True)
         for _ in records:
             try:
                 yield finished.get(timeout=timeout)

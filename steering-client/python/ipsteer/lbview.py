@@ -187,7 +187,7 @@ class LazyMapIterator:
                 return
             self._waiting.append(ar)
             self._in_flight += 1
-            ar.add_done_callback(self._arrived.put)
+            ar._when_done(self._arrived.put, quick=True)
 
     def _next_arrived(self) -> AsyncResult:
         with waiting.only_stop_waiting(self._waiting[0]):

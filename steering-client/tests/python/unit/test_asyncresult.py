@@ -180,6 +180,24 @@ def test_callbacks_run_once_and_may_call_get(pending, session):
     assert seen[1][1] == threading.current_thread().name
 
 
+def test_a_callback_may_wait_for_other_results(rc, pending, session):
+    others = rc.load_balanced_view().map_async(abs, [-1, -2], ordered=False)
+    seen, waiting_now, told = [], threading.Event(), threading.Event()
+
+    def wait_for_others(_):
+        waiting_now.set()
+        seen.extend(others)
+        told.set()
+
+    pending.add_done_callback(wait_for_others)
+    session.finish(1)
+    assert waiting_now.wait(20)
+    for record in reversed(others._records):
+        session.finish(record.counter)
+    assert told.wait(20)
+    assert sorted(seen) == [1, 2]
+
+
 def test_a_failing_callback_does_not_stop_others(pending, session, caplog):
     told = threading.Event()
     pending.add_done_callback(lambda ar: 1 / 0)

@@ -351,7 +351,9 @@ def test_imap_with_errors(rc):
 
 def test_imap_when_results_are_known_before_their_callbacks_run(rc, monkeypatch):
     late = []
-    monkeypatch.setattr(rc._callbacks, "when_finished", lambda counters, function: late.append(function))
+    monkeypatch.setattr(
+        rc._callbacks, "when_finished", lambda counters, function, quick: late.append(function)
+    )
     results = rc.load_balanced_view().imap(double, range(7), max_outstanding=2)
     arrived = results._arrived
 
