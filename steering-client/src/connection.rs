@@ -22,6 +22,7 @@ use crate::Error;
 use crate::access::Access;
 use crate::error::{Attempt, AttemptError};
 use crate::pending::Changed;
+use crate::pulse::{Due, Pulse};
 use crate::reconnect::reconnect;
 use crate::shared::{Life, Shared};
 use crate::transport::{self, Socket};
@@ -34,12 +35,6 @@ const REFILL: usize = 64;
 
 /// Delay of an ack that the window does not ask for: the gateway frees what it keeps for us.
 const ACK_DELAY: Duration = Duration::from_millis(500);
-
-/// Silence after which the other side is asked for a sign of life: a network that is gone says nothing.
-const PING_AFTER: Duration = Duration::from_secs(15);
-
-/// Silence after which the connection counts as broken.
-const DEAD_AFTER: Duration = Duration::from_secs(40);
 
 /// Instructions not yet accepted when the session is closed have this time to leave.
 pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -170,8 +165,7 @@ pub(crate) struct Link {
     /// Bytes of events since the last ack.
     unacked: u64,
     ack_due: Option<Instant>,
-    heard: Instant,
-    pinged: bool,
+    pulse: Pulse,
     closing: bool,
     /// Set while closing: what cannot be sent by then is left.
     leave_by: Option<Instant>,
@@ -194,8 +188,7 @@ impl Link {
             window,
             unacked: 0,
             ack_due: None,
-            heard: Instant::now(),
-            pinged: false,
+            pulse: Pulse::new(Instant::now()),
             closing: false,
             leave_by: None,
             failure: None,
@@ -309,8 +302,7 @@ impl Link {
         let Poll::Ready(result) = poll_binary(&mut self.socket, cx) else {
             return Poll::Pending;
         };
-        self.heard = Instant::now();
-        self.pinged = false;
+        self.pulse.heard(Instant::now());
         let Some(bytes) = result? else {
             return Poll::Ready(Ok(None));
         };
@@ -335,6 +327,7 @@ impl Link {
                 .start_send(WsMessage::Binary(frame.into_bytes()))
                 .map_err(broken)?;
             self.dirty = true;
+            self.pulse.spoke(Instant::now());
         }
         if self.dirty
             && Pin::new(&mut self.socket)
@@ -388,11 +381,18 @@ impl Link {
     }
 
     fn next_timer(&self) -> Instant {
-        let silence = self.heard + if self.pinged { DEAD_AFTER } else { PING_AFTER };
         [self.ack_due, self.leave_by]
             .into_iter()
             .flatten()
-            .fold(silence, Instant::min)
+            .fold(self.pulse.next(), Instant::min)
+    }
+
+    fn ping(&mut self) -> Result<(), AttemptError> {
+        self.dirty = true;
+        // Tungstenite keeps the ping while the socket is full, so being ready does not matter.
+        Pin::new(&mut self.socket)
+            .start_send(WsMessage::Ping(Bytes::new()))
+            .map_err(broken)
     }
 
     fn on_timer(&mut self) -> Result<(), AttemptError> {
@@ -400,18 +400,11 @@ impl Link {
         if self.ack_due.is_some_and(|due| due <= now) {
             self.ack();
         }
-        if self.heard + DEAD_AFTER <= now && self.pinged {
-            return Err(AttemptError::Timeout);
+        match self.pulse.due(now) {
+            Due::Nothing => Ok(()),
+            Due::Dead => Err(AttemptError::Timeout),
+            Due::Ping => self.ping(),
         }
-        if self.heard + PING_AFTER <= now && !self.pinged {
-            self.pinged = true;
-            self.dirty = true;
-            // Tungstenite keeps the ping while the socket is full, so being ready does not matter.
-            Pin::new(&mut self.socket)
-                .start_send(WsMessage::Ping(Bytes::new()))
-                .map_err(broken)?;
-        }
-        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ mod opening;
 mod options;
 mod outgoing;
 pub mod pending;
+mod pulse;
 #[cfg(feature = "python")]
 mod python;
 mod question;
