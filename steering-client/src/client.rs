@@ -158,13 +158,20 @@ impl Client {
         first_error: bool,
     ) -> Result<bool, Error> {
         let mut done = 0;
-        let arrived = self.shared.wait(deadline(timeout), first_error, |state| {
+        let arrived = self.shared.wait(deadline(timeout), false, |state| {
             while done < counters.len() && state.pending.finished(counters[done])? {
                 done += 1;
             }
             let rest = &counters[done..];
             if rest.is_empty() || (first_error && any_failed(state, counters)?) {
                 return Ok(Some(()));
+            }
+            if first_error {
+                for counter in rest {
+                    if !state.pending.finished(*counter)? {
+                        state.pending.get_mut(*counter)?.guarded = true;
+                    }
+                }
             }
             // To be woken by the last one alone is enough: the others are looked at then.
             for counter in rest.iter().rev() {

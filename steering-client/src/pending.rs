@@ -91,6 +91,8 @@ pub(crate) struct Entry {
     pub submitted: f64,
     /// Somebody waits for its finish.
     pub watched: bool,
+    /// Somebody waits for its first failure.
+    pub guarded: bool,
     streams: HashMap<(EngineId, OutputName), Utf8Pieces>,
 }
 
@@ -179,7 +181,7 @@ pub(crate) struct Pending {
 pub(crate) struct Changed {
     /// Something is known that was not.
     pub any: bool,
-    /// An instruction that somebody waits for has finished.
+    /// An instruction that somebody waits for has finished, or failed where that is waited for.
     pub watched: bool,
 }
 
@@ -199,6 +201,7 @@ impl Pending {
             failed: false,
             submitted: now(),
             watched: false,
+            guarded: false,
             streams: HashMap::new(),
         };
         self.entries.insert(counter, entry);
@@ -320,6 +323,7 @@ impl Pending {
             return Changed::default();
         }
         entry.flush_streams(engine);
+        let alarm = entry.guarded && !entry.failed && !outcome.is_done();
         entry.failed |= !outcome.is_done();
         let blobs = blobs.iter().map(own).collect();
         entry.outcomes[place] = Some(Arc::new(Arrived {
@@ -334,7 +338,7 @@ impl Pending {
         if !entry.finished() {
             return Changed {
                 any: true,
-                watched: false,
+                watched: alarm,
             };
         }
         entry.changes += 1;
@@ -342,7 +346,7 @@ impl Pending {
         self.fresh.push_back(counter);
         Changed {
             any: true,
-            watched: entry.watched,
+            watched: entry.watched || alarm,
         }
     }
 

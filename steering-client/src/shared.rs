@@ -157,7 +157,7 @@ impl Shared {
     }
 
     /// Sleeps until `ready` gives something, or `None` at the deadline. `ready` runs under the lock at every wake-up.
-    /// `any`: wake at every change; otherwise only when an entry marked as watched finishes.
+    /// `any`: wake at every change; otherwise only when an entry marked as watched finishes or one marked as guarded fails.
     pub(crate) fn wait<T>(
         &self,
         deadline: Option<Instant>,
