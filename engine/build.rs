@@ -21,21 +21,63 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // mpi-sys does not watch it: without this a change of the MPI would go unnoticed.
     println!("cargo:rerun-if-env-changed=MPICC");
-    emit_mpi_run_path();
+    let mpi = find_mpi();
+    mpi.lib_paths.iter().for_each(|dir| emit_run_path(dir));
+    emit_large_counts(&mpi);
+    emit_launcher(&mpi);
     emit_python_run_path();
     embed_python();
 }
 
-fn emit_mpi_run_path() {
-    match build_probe_mpi::probe() {
-        Ok(library) => library.lib_paths.iter().for_each(|dir| emit_run_path(dir)),
-        Err(reasons) => {
-            let reasons: Vec<String> = reasons.iter().map(|reason| reason.to_string()).collect();
-            stop(&format!(
-                "no MPI found ({}); put mpicc on PATH or set MPICC",
-                reasons.join("; ")
-            ));
-        }
+fn find_mpi() -> build_probe_mpi::Library {
+    build_probe_mpi::probe().unwrap_or_else(|reasons| {
+        let reasons: Vec<String> = reasons.iter().map(|reason| reason.to_string()).collect();
+        stop(&format!(
+            "no MPI found ({}); put mpicc on PATH or set MPICC",
+            reasons.join("; ")
+        ))
+    })
+}
+
+/// `IPENGINE_MPIEXEC`, the launcher beside the compiler wrapper; empty where there is none.
+fn emit_launcher(mpi: &build_probe_mpi::Library) {
+    let wrapper = Path::new(mpi.mpicc.as_deref().unwrap_or_default());
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path)
+        .map(|dir| dir.join(wrapper))
+        .find(|file| file.is_file());
+    let launcher = found.and_then(|wrapper| {
+        let name = wrapper.file_name()?.to_str()?;
+        let launcher = wrapper.with_file_name(name.replace("mpicc", "mpiexec"));
+        (name.contains("mpicc") && launcher.is_file()).then_some(launcher)
+    });
+    println!(
+        "cargo:rustc-env=IPENGINE_MPIEXEC={}",
+        launcher.unwrap_or_default().display()
+    );
+}
+
+/// `cfg(mpi_large_counts)` where the MPI has the functions of MPI 4 whose names end in `_c`: mpi4py 4 calls those.
+fn emit_large_counts(mpi: &build_probe_mpi::Library) {
+    println!("cargo::rustc-check-cfg=cfg(mpi_large_counts)");
+    let mut compiler = Command::new(mpi.mpicc.as_deref().unwrap_or("cc"));
+    for dir in &mpi.include_paths {
+        compiler.arg("-I").arg(dir);
+    }
+    let macros = compiler
+        .args(["-dM", "-E", "-x", "c", "-include", "mpi.h", "/dev/null"])
+        .output();
+    let macros = macros.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let version = macros.ok().and_then(|text| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("#define MPI_VERSION "))?;
+        line.trim().parse::<u32>().ok()
+    });
+    match version {
+        Some(version) if version >= 4 => println!("cargo:rustc-cfg=mpi_large_counts"),
+        Some(_) => {}
+        None => println!("cargo::warning=mpi.h does not tell its MPI_VERSION; taken to be 3"),
     }
 }
 

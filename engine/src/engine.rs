@@ -50,8 +50,23 @@ struct Prepared {
 pub fn run(args: &EngineArgs) -> Result<u8, Error> {
     let launched = Launched::from_env();
     let is_first = launched.is_none_or(|launched| launched.rank == 0);
-    let prepared = is_first.then(|| prepare(args, launched)).transpose()?;
+    let prepared = is_first.then(|| prepare(args, launched)).transpose();
+    let prepared = prepared.map_err(|error| take_others_along(args, launched, error))?;
     start(args, launched, prepared)
+}
+
+/// Rank 0 cannot start, and the others are on their way into `MPI_Init`, where they would wait for it: not every
+/// launcher ends them because this process does. A world of one just ends.
+fn take_others_along(args: &EngineArgs, launched: Option<Launched>, error: Error) -> Error {
+    if launched.is_none_or(|launched| launched.size == Some(1)) {
+        return error;
+    }
+    // Said first: `MPI_Init` may itself not come back.
+    eprintln!("ipengine-mpi: {}", chain(&error));
+    match init_world(args, Duration::from_secs(args.start_timeout)) {
+        Ok(_) => world::abort_job(1),
+        Err(again) => again,
+    }
 }
 
 fn prepare(args: &EngineArgs, launched: Option<Launched>) -> Result<Prepared, Error> {
@@ -337,6 +352,11 @@ fn finish(runtime: Rc<Runtime>, inbox: &Inbox) {
     }
 }
 
+/// The launcher of the MPI that this program was built for, where the build found it and it still is.
+fn launcher() -> Option<&'static str> {
+    Some(env!("IPENGINE_MPIEXEC")).filter(|path| Path::new(path).is_file())
+}
+
 /// `--check`: what this program is made of.
 ///
 /// # Errors
@@ -351,6 +371,7 @@ pub fn check(python: Option<&Path>) -> Result<(), Error> {
     row("ipengine-mpi", env!("CARGO_PKG_VERSION"));
     row("MPI", &crate::world::library_version());
     row("MPI library", &loaded("/libmpi"));
+    row("mpiexec", launcher().unwrap_or("not known"));
     row("Python", &linked_version().to_string());
     row("libpython", &loaded("/libpython"));
     match &chosen {

@@ -44,7 +44,6 @@ fn initialise(python: &Path) -> Result<(), String> {
         let mut config: ffi::PyConfig = std::mem::zeroed();
         let config = &raw mut config;
         ffi::PyConfig_InitPythonConfig(config);
-        // INT belongs to the launcher, and Python's own handler would race with ours.
         (*config).install_signal_handlers = 0;
         (*config).parse_argv = 0;
         // Prints the Python traceback when the process dies of a signal; last_words.rs reads it from the file.
@@ -66,6 +65,7 @@ fn initialise(python: &Path) -> Result<(), String> {
 }
 
 fn prepare(py: Python<'_>) -> PyResult<()> {
+    leave_interrupt_alone(py)?;
     let scope = PyDict::new(py);
     py.run(IMPORTER, Some(&scope), None)?;
     let install = scope.get_item("install")?.expect("defined by the importer");
@@ -73,6 +73,14 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     py.import("ipengine._runtime")?
         .call_method1("start", (PyDict::new(py),))?;
     Ok(())
+}
+
+/// INT from outside means stop, and the control thread hears it. Python's signal module sets a handler for INT whatever
+/// the configuration says, which would raise in user code first; asyncio and others put theirs in place of that one.
+fn leave_interrupt_alone(py: Python<'_>) -> PyResult<()> {
+    let signal = py.import("signal")?;
+    let default = signal.getattr("SIG_DFL")?;
+    signal.call_method1("signal", (libc::SIGINT, default)).map(drop)
 }
 
 /// An exception of the runtime's own Python, with its traceback, for the log.

@@ -43,7 +43,7 @@ const FAMILIES: [Family; 5] = [
 ];
 
 /// Variables with these prefixes would make a child believe that it is a rank.
-const RANK_PREFIXES: [&str; 6] = ["OMPI_", "PMI_", "PMIX_", "PALS_", "HYD", "MPIR_"];
+const RANK_PREFIXES: [&str; 7] = ["OMPI_", "PMI_", "PMIX_", "PALS_", "HYD", "MPIR_", "MPI_LOCAL"];
 
 /// What the launcher said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod detach;
 mod engine;
 mod error;
 mod executor;
+mod fatal_errors;
 mod gateway_process;
 mod greeting;
 mod inbox;

@@ -18,7 +18,7 @@ pub fn unfinished() -> bool {
 }
 
 macro_rules! begins {
-    ($($name:ident => $forward:ident ($buffer:ty)),+ $(,)?) => {$(
+    ($($name:ident => $forward:ident ($buffer:ty, $count:ty)),+ $(,)?) => {$(
         /// MPI's function of this name for this process and every library in it.
         ///
         /// # Safety
@@ -26,7 +26,7 @@ macro_rules! begins {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(
             buffer: $buffer,
-            count: c_int,
+            count: $count,
             datatype: ffi::MPI_Datatype,
             peer: c_int,
             tag: c_int,
@@ -41,9 +41,19 @@ macro_rules! begins {
 }
 
 begins! {
-    MPI_Isend => PMPI_Isend (*const c_void),
-    MPI_Ibsend => PMPI_Ibsend (*const c_void),
-    MPI_Issend => PMPI_Issend (*const c_void),
-    MPI_Irsend => PMPI_Irsend (*const c_void),
-    MPI_Irecv => PMPI_Irecv (*mut c_void),
+    MPI_Isend => PMPI_Isend (*const c_void, c_int),
+    MPI_Ibsend => PMPI_Ibsend (*const c_void, c_int),
+    MPI_Issend => PMPI_Issend (*const c_void, c_int),
+    MPI_Irsend => PMPI_Irsend (*const c_void, c_int),
+    MPI_Irecv => PMPI_Irecv (*mut c_void, c_int),
+}
+
+// MPI 4 has each of them once more, with a wider count, and mpi4py calls those where it finds them.
+#[cfg(mpi_large_counts)]
+begins! {
+    MPI_Isend_c => PMPI_Isend_c (*const c_void, ffi::MPI_Count),
+    MPI_Ibsend_c => PMPI_Ibsend_c (*const c_void, ffi::MPI_Count),
+    MPI_Issend_c => PMPI_Issend_c (*const c_void, ffi::MPI_Count),
+    MPI_Irsend_c => PMPI_Irsend_c (*const c_void, ffi::MPI_Count),
+    MPI_Irecv_c => PMPI_Irecv_c (*mut c_void, ffi::MPI_Count),
 }

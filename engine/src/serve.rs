@@ -81,6 +81,7 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
         .args(arguments)
         .env("IPENGINE_CLUSTER", &place.cluster)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
@@ -101,13 +102,17 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
             return Ok(NOT_RUN);
         }
     };
+    let stdout = child.stdout.take().expect("piped above");
     let stderr = child.stderr.take().expect("piped above");
     let local = tokio::task::LocalSet::new();
     local
         .run_until(async move {
-            let tee = tokio::task::spawn_local(tee(stderr, reports.clone()));
+            let tees = [
+                tokio::task::spawn_local(tee_stdout(stdout, reports.clone())),
+                tokio::task::spawn_local(tee_stderr(stderr, reports.clone())),
+            ];
             let status = watch(&mut child, &reports).await?;
-            finish_tee(tee).await;
+            finish_tees(tees).await;
             reports.send(exited(status));
             Ok(exit_code(status))
         })
@@ -115,20 +120,51 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
 }
 
 /// Shows the launcher's messages as they come and passes them on.
-async fn tee(stderr: impl AsyncRead + Unpin, reports: ReportPipe) {
-    let mut lines = BufReader::new(stderr).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
-        let line = String::from_utf8_lossy(&line).into_owned();
+async fn tee_stderr(stderr: impl AsyncRead + Unpin, reports: ReportPipe) {
+    tee(stderr, std::io::stderr(), |line| {
+        reports.send(LauncherReport::Output(line.to_owned()));
+    })
+    .await;
+}
+
+/// Standard output is the ranks', but MPICH's mpiexec tells of a death there, behind a row of `=`.
+async fn tee_stdout(stdout: impl AsyncRead + Unpin, reports: ReportPipe) {
+    let mut launcher_speaks = false;
+    tee(stdout, std::io::stdout(), |line| {
+        launcher_speaks = launcher_speaks || is_rule(line);
+        if launcher_speaks {
+            let words = line.trim_start_matches('=').trim_start();
+            reports.send(LauncherReport::Output(words.to_owned()));
+        }
+    })
+    .await;
+}
+
+fn is_rule(line: &str) -> bool {
+    line.len() >= 40 && line.bytes().all(|byte| byte == b'=')
+}
+
+async fn tee(from: impl AsyncRead + Unpin, mut to: impl Write, mut hear: impl FnMut(&str)) {
+    let mut lines = BufReader::new(from).split(b'\n');
+    while let Ok(Some(mut line)) = lines.next_segment().await {
+        line.push(b'\n');
         // Whoever started `serve` may have gone (an ssh that was cut): the launcher is read all the same.
-        let _ = writeln!(std::io::stderr(), "{line}");
-        reports.send(LauncherReport::Output(line));
+        let _ = to.write_all(&line);
+        line.pop();
+        hear(&String::from_utf8_lossy(&line));
     }
 }
 
-/// What the launcher wrote last must reach the gateway before its exit does; a grandchild that keeps the pipe open
+/// What the launcher wrote last must reach the gateway before its exit does; a grandchild that keeps a pipe open
 /// must not hold this up.
-async fn finish_tee(tee: JoinHandle<()>) {
-    let _ = tokio::time::timeout(Duration::from_secs(1), tee).await;
+async fn finish_tees(tees: [JoinHandle<()>; 2]) {
+    let all = async {
+        for tee in tees {
+            // A tee that panicked has been reported by the panic.
+            let _ = tee.await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
 }
 
 /// Waits for the launcher; INT or TERM begins an orderly stop, the second one ends it at once.

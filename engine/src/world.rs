@@ -5,6 +5,7 @@
 
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
+use std::os::unix::fs::FileTypeExt;
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,14 @@ use mpi::ffi;
 
 use crate::cli::ThreadLevel;
 use crate::error::Error;
-use crate::last_words;
+use crate::{fatal_errors, last_words};
 
 /// Tag of the greeting on `MPI_COMM_WORLD`, before the private communicator exists. MPI guarantees tags to 32767.
 const GREETING_TAG: c_int = 0x1be7;
 /// Communicators for instructions that one process creates at most: MPICH runs out of context ids at about 2 000.
 const MAX_COMMUNICATORS: usize = 1000;
+/// For a launcher to read what was written to it.
+const READER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The initialised world.
 pub struct World {
@@ -41,6 +44,7 @@ impl World {
     /// [`Error::MpiInit`] if MPI is initialised already.
     pub fn init(level: ThreadLevel) -> Result<Self, Error> {
         let (universe, provided) = mpi::initialize_with_threading(threading(level)).ok_or(Error::MpiInit)?;
+        fatal_errors::install()?;
         // SAFETY: MPI is initialised and RSMPI_COMM_WORLD is a constant of the linked MPI.
         let world = unsafe { ffi::RSMPI_COMM_WORLD };
         let (mut rank, mut size) = (0, 0);
@@ -260,9 +264,24 @@ impl World {
 
 /// Ends the job at once, after last words. For a rank that cannot go on and must not leave the others waiting.
 pub fn abort_job(code: i32) -> ! {
+    await_reader_of_stderr();
     // SAFETY: MPI is initialised and not finalised where this is called, so MPI_COMM_WORLD is valid.
     unsafe { last_words::MPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
     last_words::end_now(code)
+}
+
+/// Why it aborts is in the launcher's pipe, and MPICH's launcher reads no more once it has heard of the abort.
+fn await_reader_of_stderr() {
+    let is_pipe = std::fs::metadata("/proc/self/fd/2").is_ok_and(|file| file.file_type().is_fifo());
+    let end = Instant::now() + READER_PATIENCE;
+    let mut unread: c_int = 1;
+    while is_pipe && unread > 0 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+        // SAFETY: FIONREAD writes one integer, which lives over the call.
+        if unsafe { libc::ioctl(libc::STDERR_FILENO, libc::FIONREAD, &raw mut unread) } != 0 {
+            return;
+        }
+    }
 }
 
 /// A handle's bits, as mpi4py takes them: a pointer in Open MPI, an integer in MPICH.
@@ -323,7 +342,11 @@ fn level_of(provided: Threading) -> ThreadLevel {
     }
 }
 
-fn check(call: &'static str, code: c_int) -> Result<(), Error> {
+/// The error of an MPI call that returned one.
+///
+/// # Errors
+/// [`Error::Mpi`].
+pub fn check(call: &'static str, code: c_int) -> Result<(), Error> {
     if code == 0 {
         return Ok(());
     }

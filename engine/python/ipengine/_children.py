@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 
 # A child that saw these would believe that it is a rank of this job.
-_LAUNCHER = ("OMPI_", "PMI_", "PMIX_", "PALS_", "HYD", "MPIR_")
+_LAUNCHER = ("OMPI_", "PMI_", "PMIX_", "PALS_", "HYD", "MPIR_", "MPI_LOCAL")
 # What a root user of a container needs to start an MPI job from a cell.
 _KEPT = "OMPI_ALLOW_RUN_AS_ROOT"
 _GRACE_SECONDS = 2.0
