@@ -44,7 +44,7 @@ class Cluster:
         The ``ipengine-mpi`` executable; else ``$IPENGINE_MPI``, the one beside this Python, or the one on
         ``PATH``.
     mpiexec : str or path, optional
-        The launcher; else ``$MPIEXEC`` or the one on ``PATH``.
+        The launcher; else ``$MPIEXEC``, the one of the engine's MPI, or the one on ``PATH``.
     mpi_args : sequence of str
         More arguments for the launcher, before ``-n``.
     engine_args : sequence of str
@@ -148,7 +148,7 @@ class Cluster:
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         engine = launch.find_engine(self._engine)
-        mpiexec = launch.find_mpiexec(self._mpiexec)
+        mpiexec = launch.find_mpiexec(self._mpiexec, engine)
         mpi_args, mpi_env = launch.local_settings(mpiexec)
         command = [engine, "serve", "--cluster", self.cluster_id, "--linger", str(self.linger), "--"]
         command += [mpiexec, *mpi_args, *self._mpi_args, "-n", str(self.n), engine]

@@ -46,8 +46,8 @@ def find_engine(given: str | os.PathLike[str] | None) -> str:
     return found
 
 
-def find_mpiexec(given: str | os.PathLike[str] | None) -> str:
-    """The MPI's launcher.
+def find_mpiexec(given: str | os.PathLike[str] | None, engine: str | None = None) -> str:
+    """The MPI's launcher; by default the one that belongs to the MPI of `engine`.
 
     Raises
     ------
@@ -55,7 +55,24 @@ def find_mpiexec(given: str | os.PathLike[str] | None) -> str:
         Not there.
     """
     chosen = given if given is not None else os.environ.get("MPIEXEC")
-    return _executable(os.fspath(chosen) if chosen else "mpiexec", "mpiexec")
+    return _executable(os.fspath(chosen) if chosen else _launcher_of(engine), "mpiexec")
+
+
+def _launcher_of(engine: str | None) -> str:
+    """What ``ipengine-mpi --check`` names: a machine may have several MPIs."""
+    told = None
+    if engine is not None:
+        said = subprocess.run(
+            [engine, "--check"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        told = re.search(r"^mpiexec +(/.*)$", said.stdout, re.MULTILINE)
+    return told[1] if told else "mpiexec"
 
 
 def _executable(name: str, what: str) -> str:

@@ -40,9 +40,9 @@ pub(super) struct Args {
     /// The engine program [default: beside this program, then on PATH].
     #[arg(long, value_name = "PATH", env = "IPENGINE_MPI")]
     ipengine: Option<PathBuf>,
-    /// The MPI's launcher.
-    #[arg(long, value_name = "PATH", env = "MPIEXEC", default_value = "mpiexec")]
-    mpiexec: PathBuf,
+    /// The MPI's launcher [default: the one that the engine program was built with, else mpiexec on PATH].
+    #[arg(long, value_name = "PATH", env = "MPIEXEC")]
+    mpiexec: Option<PathBuf>,
     /// Further arguments of mpiexec.
     #[arg(last = true, value_name = "MPIEXEC_ARGS")]
     extra: Vec<String>,
@@ -155,12 +155,11 @@ fn open_log(cluster: &str) -> Result<(PathBuf, File), Failure> {
 
 fn command(args: &Args, engine: &Path, cluster: &str, log: &File) -> Result<Command, Failure> {
     let duplicate = || log.try_clone().map_err(Failure::Output);
+    let mpiexec = args.mpiexec.clone().unwrap_or_else(|| launcher_of(engine));
     let mut command = Command::new(engine);
-    command
-        .args(["serve", "--cluster", cluster, "--"])
-        .arg(&args.mpiexec);
+    command.args(["serve", "--cluster", cluster, "--"]).arg(&mpiexec);
     command.envs(root_consent());
-    if args.engines as usize > cores() && is_open_mpi(&args.mpiexec) {
+    if args.engines as usize > cores() && is_open_mpi(&mpiexec) {
         command.arg("--oversubscribe");
     }
     command
@@ -175,6 +174,21 @@ fn command(args: &Args, engine: &Path, cluster: &str, log: &File) -> Result<Comm
         .stderr(duplicate()?)
         .process_group(0);
     Ok(command)
+}
+
+/// A machine may have several MPIs, and the launcher has to be that of the engine's.
+fn launcher_of(engine: &Path) -> PathBuf {
+    let output = Command::new(engine)
+        .arg("--check")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let told = text.ok().and_then(|text| {
+        let row = text.lines().find_map(|line| line.strip_prefix("mpiexec "))?;
+        Some(PathBuf::from(row.trim())).filter(|path| path.is_absolute())
+    });
+    told.unwrap_or_else(|| PathBuf::from("mpiexec"))
 }
 
 /// Open MPI refuses root without these, even to tell its version; other MPIs do not know them.

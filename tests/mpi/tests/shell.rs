@@ -35,6 +35,8 @@ impl Shell {
             .env("IPSTEER_DIR", self.home.path())
             .env("IPENGINE_MPI", engine_program())
             .env("VIRTUAL_ENV", environment)
+            // It finds the launcher of the engine's MPI by itself, whichever is first on PATH.
+            .env_remove("MPIEXEC")
             .env_remove("OMPI_ALLOW_RUN_AS_ROOT")
             .env_remove("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
             .stdin(Stdio::null());

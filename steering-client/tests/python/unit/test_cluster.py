@@ -1,6 +1,7 @@
 """Starting and stopping a local cluster, with small scripts in place of launcher and engine."""
 
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -175,6 +176,19 @@ def test_where_the_engine_is_looked_for(home, monkeypatch):
     assert launch.find_engine(engine) == str(engine)
     with pytest.raises(FileNotFoundError, match="no-such-mpiexec"):
         launch.find_mpiexec("no-such-mpiexec")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_launcher_is_that_of_the_engines_mpi(home, monkeypatch, told):
+    """Unless something else is asked for; an engine that does not know leaves it to PATH."""
+    theirs = script(home / "mpiexec.theirs", "")
+    row = str(theirs) if told else "not known"
+    engine = str(script(home / "ipengine-mpi", f"print('MPI  x\\nmpiexec        {row}'); sys.exit(1)"))
+    monkeypatch.setenv("PATH", str(home), prepend=os.pathsep)
+    assert launch.find_mpiexec("true", engine) == shutil.which("true")
+    assert launch.find_mpiexec(None, engine) == str(home / "mpiexec")
+    monkeypatch.delenv("MPIEXEC")
+    assert launch.find_mpiexec(None, engine) == str(theirs if told else home / "mpiexec")
 
 
 @pytest.mark.parametrize("n", [0, -1])
