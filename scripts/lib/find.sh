@@ -19,6 +19,13 @@ find_mpi() {
     MPICC=$wrapper MPIEXEC=$beside
 }
 
+# mpi_name LAUNCHER: `openmpi`, or `mpich` for it and all that descend from it.
+mpi_name() {
+    local told
+    told=$("$1" --version 2>&1) || die "$1 cannot tell its version: $told"
+    if [[ $told =~ Open\ MPI|OpenRTE|PRRTE ]]; then echo openmpi; else echo mpich; fi
+}
+
 # bindgen loads libclang at build time and needs the headers of the same clang (stddef.h), which Debian packages apart.
 find_libclang() {
     local directory

@@ -54,6 +54,19 @@ want_fortran() {
     note "no gfortran: tests of Fortran's output are skipped"
 }
 
+# want_mpi NAME: openmpi or mpich beside another MPI, under the names of Debian's commands. Where it cannot be had it fails,
+# and says what is left out.
+want_mpi() {
+    local -A packages=([openmpi]="openmpi-bin libopenmpi-dev" [mpich]="mpich libmpich-dev")
+    command -v "mpicc.$1" >/dev/null && return
+    if command -v apt-get >/dev/null && { ((EUID == 0)) || command -v sudo >/dev/null; }; then
+        # shellcheck disable=SC2086
+        as_root apt-get update -qq && apt ${packages[$1]} && command -v "mpicc.$1" >/dev/null && return
+    fi
+    note "no mpicc.$1: nothing is tested under a second MPI"
+    return 1
+}
+
 # want_hosts: virtual hosts with Slurm, the look of PBS and sshd. Tests that need what cannot be had are skipped, and say
 # so.
 want_hosts() {

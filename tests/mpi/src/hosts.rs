@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::launch::{engine_program, root, venv_python};
+use crate::mpi::{Mpi, OPEN_MPI};
 use crate::processes::Process;
 use crate::waiting::{until, until_within};
 use census::Census;
@@ -58,6 +59,10 @@ impl Builder {
     /// When they do not start although they could.
     #[must_use]
     pub fn start(self) -> Option<Hosts> {
+        if *Mpi::under_test() != OPEN_MPI {
+            eprintln!("SKIPPED: the hosts know how to run Open MPI only");
+            return None;
+        }
         if let Err(missing) = feature::probe(&self.features) {
             eprintln!("SKIPPED, no virtual hosts: {missing}");
             return None;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use tempfile::TempDir;
 
 use crate::job::MpiJob;
+use crate::mpi::{self, Mpi};
 use crate::processes::MARK;
 
 /// A job that is about to be started.
@@ -16,7 +17,7 @@ use crate::processes::MARK;
 pub struct Launch {
     engines: u32,
     resident: bool,
-    by_mpiexec: bool,
+    launcher: Option<Vec<String>>,
     cluster: String,
     python: Option<PathBuf>,
     options: Vec<String>,
@@ -38,7 +39,7 @@ impl Launch {
         Self {
             engines,
             resident: false,
-            by_mpiexec: true,
+            launcher: Some(Mpi::under_test().launcher_words(mpi::launcher())),
             cluster: "test".to_owned(),
             python: Some(venv_python()),
             options: Vec::new(),
@@ -61,7 +62,14 @@ impl Launch {
     /// Without mpiexec: a world of one, or what another MPI's launcher makes of it.
     #[must_use]
     pub fn without_mpiexec(mut self) -> Self {
-        self.by_mpiexec = false;
+        self.launcher = None;
+        self
+    }
+
+    /// With another launcher: the words before the number of ranks.
+    #[must_use]
+    pub fn launcher(mut self, words: Vec<String>) -> Self {
+        self.launcher = Some(words);
         self
     }
 
@@ -169,9 +177,9 @@ impl Launch {
             words.extend(self.options.iter().cloned());
             words.push(own("--"));
         }
-        if self.by_mpiexec {
-            words.extend(["mpiexec", "--oversubscribe", "-n"].map(own));
-            words.push(self.engines.to_string());
+        if let Some(launcher) = &self.launcher {
+            words.extend(launcher.iter().cloned());
+            words.extend([own("-n"), self.engines.to_string()]);
         }
         words.push(program);
         if let Some(python) = &self.python {
@@ -232,14 +240,13 @@ pub fn root() -> PathBuf {
         .expect("the source tree is there")
 }
 
-/// `ipengine-mpi` under test: `$IPENGINE_MPI`, else the release build.
+/// `ipengine-mpi` under test.
 ///
 /// # Panics
 /// When there is none.
 #[must_use]
 pub fn engine_program() -> PathBuf {
-    let path = std::env::var_os("IPENGINE_MPI")
-        .map_or_else(|| root().join("target/release/ipengine-mpi"), PathBuf::from);
+    let path = Mpi::under_test().program();
     assert!(
         path.is_file(),
         "{} is not built: run scripts/build, or set IPENGINE_MPI",
@@ -248,8 +255,8 @@ pub fn engine_program() -> PathBuf {
     path
 }
 
-/// The project's Python.
+/// The project's Python, with the mpi4py of the MPI under test.
 #[must_use]
 pub fn venv_python() -> PathBuf {
-    root().join(".venv/bin/python")
+    Mpi::under_test().python()
 }

@@ -3,6 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`launch`] | how a job is started |
+//! | [`mpi`] | the MPI under test, and in what MPIs differ |
 //! | [`job`] | a running job: its files, its end, and what a failing test prints |
 //! | [`hosts`] | virtual hosts, with Slurm and the look of PBS on request |
 //! | [`processes`] | which processes of a job are alive |
@@ -19,6 +20,7 @@
 pub mod hosts;
 pub mod job;
 pub mod launch;
+pub mod mpi;
 pub mod outcome;
 pub mod pickle;
 pub mod processes;
@@ -31,5 +33,6 @@ pub mod waiting;
 pub use hosts::Hosts;
 pub use job::MpiJob;
 pub use launch::Launch;
+pub use mpi::Mpi;
 pub use session::Session;
 pub use waiting::{LIMIT, until};

@@ -215,3 +215,53 @@ fn an_isend_completes_behind_an_idle_engine() {
     let arrived = client.must(&[0], "request.Wait()\n1");
     assert!(json(&arrived[0])["data"].is_object());
 }
+
+/// The bound is below what the poorest MPI has, so that it is always the engine that refuses, in words.
+#[test]
+fn as_many_as_one_process_may_make() {
+    let job = Launch::plain(2).start();
+    let client = job.connect();
+    let source = "\
+import ipengine
+sums = []
+def again(rounds):
+    for _ in range(rounds):
+        ipengine.reset_comm()
+        sums.append(ipengine.comm.allreduce(1))
+";
+    client.must(&[0, 1], source);
+    for _ in 0..10 {
+        client.must(&[0, 1], "again(100)");
+    }
+    all_show(&client.must(&[0, 1], "sums == [2] * 1000"), "True");
+    for one in &client.run(&[0, 1], "again(1)") {
+        let said = &raised(one).message;
+        assert!(said.contains("1000 communicators"), "{said}");
+    }
+    all_show(
+        &client.must(&[0, 1], "from mpi4py import MPI\nMPI.COMM_WORLD.allreduce(1)"),
+        "2",
+    );
+}
+
+/// `MPI_THREAD_MULTIPLE` is what an engine asks for: user threads may all be in MPI at once.
+#[test]
+fn threads_of_the_user_in_mpi_at_once() {
+    let job = Launch::plain(2).start();
+    let client = job.connect();
+    let source = "\
+import threading
+from mpi4py import MPI
+assert MPI.Query_thread() == MPI.THREAD_MULTIPLE
+comms = [MPI.COMM_WORLD.Dup() for _ in range(4)]
+sums = [0] * 4
+def work(i):
+    for _ in range(200): sums[i] += comms[i].allreduce(1)
+threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+for comm in comms: comm.Free()
+sums
+";
+    all_show(&client.must(&[0, 1], source), "[400, 400, 400, 400]");
+}

@@ -135,9 +135,10 @@ fn by_mpi_abort() {
 
 #[test]
 fn by_an_mpi_error_that_is_fatal() {
-    let source = "from mpi4py import MPI\nMPI.COMM_WORLD.Set_errhandler(MPI.ERRORS_ARE_FATAL)\nMPI.COMM_WORLD.send(1, 99)";
+    let source = "from mpi4py import MPI\nMPI.COMM_WORLD.Set_errhandler(MPI.ERRORS_ARE_FATAL)\n\
+                  assert MPI.COMM_WORLD.Get_errhandler() == MPI.ERRORS_ARE_FATAL\nMPI.COMM_WORLD.send(1, 99)";
     let cause = death(Launch::plain(2), source);
-    assert!(!matches!(cause.kind, LossKind::Stopped), "{cause}");
+    assert!(matches!(cause.kind, LossKind::Abort(_)), "{cause}");
 }
 
 #[test]

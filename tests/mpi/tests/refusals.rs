@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ipengine_tests::launch::venv_python;
-use ipengine_tests::{Launch, MpiJob};
+use ipengine_tests::{Launch, Mpi, MpiJob};
 
 /// Runs to the end; what it said.
 fn refused(launch: Launch) -> (MpiJob, String) {
@@ -32,28 +32,60 @@ fn no_connection_file(job: &MpiJob) {
     );
 }
 
+/// A process that another MPI's launcher seems to have started.
+fn as_rank_of_another_mpi(rank: &str) -> Launch {
+    let [rank_variable, size_variable] = Mpi::other().variables;
+    Launch::plain(4)
+        .without_mpiexec()
+        .env(rank_variable, Some(rank))
+        .env(size_variable, Some("4"))
+}
+
+fn assert_names_both_mpis(text: &str, processes: &str) {
+    let (ours, theirs) = (Mpi::under_test().version, Mpi::other().launcher);
+    assert_says(text, &[theirs, processes, ours, "world of 1", "--check"]);
+}
+
 #[test]
 fn another_mpis_launcher() {
-    let launch = Launch::plain(4)
-        .without_mpiexec()
-        .env("PMI_RANK", Some("0"))
-        .env("PMI_SIZE", Some("4"));
-    let (job, text) = refused(launch);
-    assert_says(
-        &text,
-        &["MPICH", "4 processes", "Open MPI", "world of 1", "--check"],
-    );
+    let (job, text) = refused(as_rank_of_another_mpi("0"));
+    assert_names_both_mpis(&text, "4 processes");
     no_connection_file(&job);
 }
 
 #[test]
 fn another_mpis_launcher_seen_by_a_later_rank() {
-    let launch = Launch::plain(4)
-        .without_mpiexec()
-        .env("PMI_RANK", Some("2"))
-        .env("PMI_SIZE", Some("4"));
-    let (job, _) = refused(launch);
+    let (job, _) = refused(as_rank_of_another_mpi("2"));
     no_connection_file(&job);
+}
+
+/// The real one; `None` where this machine has only one MPI.
+fn under_another_mpis_mpiexec(launch: Launch) -> Option<Launch> {
+    let other = Mpi::other();
+    let Some(mpiexec) = other.installed_launcher() else {
+        println!("skipped: there is no mpiexec.{} on PATH", other.name);
+        return None;
+    };
+    Some(launch.launcher(other.launcher_words(mpiexec.display().to_string())))
+}
+
+#[test]
+fn another_mpis_mpiexec() {
+    if let Some(launch) = under_another_mpis_mpiexec(Launch::plain(2)) {
+        let (job, text) = refused(launch);
+        assert_names_both_mpis(&text, "2 processes");
+        no_connection_file(&job);
+    }
+}
+
+#[test]
+fn another_mpis_mpiexec_under_serve() {
+    if let Some(launch) = under_another_mpis_mpiexec(Launch::resident(2)) {
+        let (job, text) = refused(launch);
+        assert_names_both_mpis(&text, "2 processes");
+        assert_names_both_mpis(&job.wait_post_mortem(), "2 processes");
+        assert!(job.record().token.is_none());
+    }
 }
 
 #[test]
@@ -189,10 +221,10 @@ fn a_name_that_is_in_use() {
 
 #[test]
 fn a_launcher_that_does_not_exist() {
-    let (job, text) = refused(Launch::resident(1).env("PATH", Some("/nowhere")));
-    assert_says(&text, &["cannot run mpiexec"]);
+    let (job, text) = refused(Launch::resident(1).launcher(vec!["/nowhere/mpiexec".to_owned()]));
+    assert_says(&text, &["cannot run /nowhere/mpiexec"]);
     let reason = job.wait_post_mortem();
-    assert!(reason.contains("cannot run mpiexec"), "{reason}");
+    assert!(reason.contains("cannot run /nowhere/mpiexec"), "{reason}");
     assert!(job.record().token.is_none());
 }
 

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use ipengine_protocol::Outcome;
 use ipengine_tests::outcome::shown;
-use ipengine_tests::{Launch, MpiJob, until};
+use ipengine_tests::raw::RawClient;
+use ipengine_tests::session::code;
+use ipengine_tests::{Launch, Mpi, MpiJob, processes, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -36,7 +38,7 @@ fn check_banner(job: &MpiJob) {
     for wanted in [
         "cluster     test",
         "Python      3.",
-        "Open MPI",
+        Mpi::under_test().version,
         &job.access_file().display().to_string(),
     ] {
         assert!(text.contains(wanted), "{wanted:?} is missing in {text}");
@@ -136,6 +138,26 @@ fn plain_ends_by_term() {
 #[test]
 fn plain_ends_by_int() {
     signalled(Launch::plain(2), Signal::SIGINT);
+}
+
+/// No interrupt reaches a rank in a blocked MPI call, and MPICH's mpiexec passes signals on and kills nobody: what ends
+/// the job is the engines' own deadline.
+#[test]
+fn plain_ends_by_term_out_of_a_blocked_call() {
+    let mut job = Launch::plain(2).start();
+    let client = job.connect();
+    let source = "from mpi4py import MPI\nprint('here', flush=True)\nMPI.COMM_WORLD.recv(tag=99)";
+    let stuck = client.begin(&[0, 1], source);
+    [0, 1]
+        .iter()
+        .for_each(|engine| client.wait_output(stuck, *engine, "here"));
+    job.signal(Signal::SIGTERM);
+    assert!(client.finish(stuck).iter().all(|one| !one.outcome.is_done()));
+    assert!(names_signal(&client.wait_ended()));
+    job.wait_exit();
+    drop(client);
+    job.wait_gone();
+    job.check_files();
 }
 
 #[test]
@@ -242,6 +264,31 @@ fn a_busy_world_stops_at_a_clients_word() {
     for arrived in client.finish(queued) {
         assert!(!arrived.outcome.is_done(), "{:?}", arrived.outcome);
     }
+}
+
+/// A launcher that waited for everybody who holds its pipes would wait for the gateway, and the batch job with it.
+#[test]
+fn mpiexec_returns_while_the_gateway_lingers() {
+    let mut job = Launch::plain(2).option("--linger", "300").start();
+    let gateway = i32::try_from(job.record().gateway_pid).expect("a process id");
+    let mut away = RawClient::over_unix(&job);
+    away.open(&job);
+    away.submit(&[0, 1], code("'a result to fetch'"));
+    drop(away);
+    let client = job.connect();
+    client.must(&[0, 1], "1");
+    client.shutdown();
+    let status = job.wait_exit();
+    assert!(status.success(), "the launcher returns {status}");
+    let alive: Vec<i32> = job.processes().iter().map(|process| process.pid).collect();
+    assert!(
+        alive.contains(&gateway),
+        "the gateway keeps the result: {alive:?}"
+    );
+    drop(client);
+    processes::signal(gateway, Signal::SIGTERM);
+    job.wait_gone();
+    job.check_files();
 }
 
 #[test]
