@@ -13,6 +13,7 @@ mod engine;
 mod event_log;
 mod instruction;
 mod interrupt;
+mod launcher;
 mod loss;
 mod outcome;
 mod pool;

@@ -1,9 +1,10 @@
 //! The life of the world: complete, stopping, dying, ended.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use ipengine_protocol::{EngineId, LossCause};
+
+use super::launcher::Launcher;
 
 /// How far the world is, for those who write the connection file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +27,6 @@ pub struct End {
     /// When.
     pub at: Instant,
 }
-
-/// Lines of the launcher that are kept.
-const LAUNCHER_LINES: usize = 12;
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -72,24 +70,9 @@ pub(super) struct Death {
     pub(super) unexplained: Vec<EngineId>,
 }
 
-#[derive(Debug)]
-pub(super) struct Launcher {
-    /// Whether anybody listens to it.
-    pub(super) heard: bool,
-    pub(super) exited: Option<String>,
-    lines: VecDeque<String>,
-    /// Whether it has said something since the first unexplained loss.
-    pub(super) spoke: bool,
-}
-
 impl World {
     pub(super) fn new(launcher: bool) -> Self {
-        let launcher = Launcher {
-            heard: launcher,
-            exited: None,
-            lines: VecDeque::new(),
-            spoke: false,
-        };
+        let launcher = Launcher::new(launcher);
         let death = Death::default();
         Self {
             first_seen: false,
@@ -109,30 +92,6 @@ impl World {
             Some(end) => Phase::Ended(end.clone()),
             None if self.complete => Phase::Running,
             None => Phase::Starting,
-        }
-    }
-}
-
-impl Launcher {
-    pub(super) fn hear(&mut self, line: &str) {
-        if line.trim().is_empty() || line.trim().chars().all(|char| "-=*".contains(char)) {
-            return;
-        }
-        if self.lines.len() == LAUNCHER_LINES {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(line.trim().to_owned());
-        self.spoke = true;
-    }
-
-    /// Its last words and its end, in one line; empty if there were none.
-    pub(super) fn words(&self) -> String {
-        let lines: Vec<&str> = self.lines.iter().map(String::as_str).collect();
-        match (&self.exited, lines.is_empty()) {
-            (None, true) => String::new(),
-            (None, false) => format!("the launcher says: {}", lines.join(" ")),
-            (Some(end), true) => format!("the launcher {end}"),
-            (Some(end), false) => format!("the launcher {end}; it says: {}", lines.join(" ")),
         }
     }
 }

@@ -163,6 +163,12 @@ impl Launch {
         )
     }
 
+    /// The job's own directory, for files that it finds when it starts.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn file(&self, mark: &str, kind: &str) -> PathBuf {
         self.dir.path().join(format!("launcher-{mark}.{kind}"))
     }

@@ -23,6 +23,9 @@ pub struct Mpi {
     pub variables: [&'static str; 2],
     /// What its launcher wants for more ranks than cores.
     pub oversubscribe: &'static [&'static str],
+    /// What its launcher says when it is not told to put more ranks on a machine than that has cores; `None` if it just
+    /// does so.
+    pub too_few_slots: Option<&'static str>,
 }
 
 /// Open MPI.
@@ -33,6 +36,7 @@ pub static OPEN_MPI: Mpi = Mpi {
     launcher: "Open MPI's mpiexec",
     variables: ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"],
     oversubscribe: &["--oversubscribe"],
+    too_few_slots: Some("There are not enough slots available in the system"),
 };
 
 /// MPICH.
@@ -44,6 +48,7 @@ pub static MPICH: Mpi = Mpi {
     launcher: "MPICH's or Intel's mpiexec",
     variables: ["PMI_RANK", "PMI_SIZE"],
     oversubscribe: &[],
+    too_few_slots: None,
 };
 
 impl Mpi {
