@@ -59,8 +59,8 @@ impl Builder {
     /// When they do not start although they could.
     #[must_use]
     pub fn start(self) -> Option<Hosts> {
-        if *Mpi::under_test() != OPEN_MPI {
-            eprintln!("SKIPPED: the hosts know how to run Open MPI only");
+        if *Mpi::under_test() != OPEN_MPI && !self.features.is_empty() {
+            eprintln!("SKIPPED: the batch systems here know how to run Open MPI only");
             return None;
         }
         if let Err(missing) = feature::probe(&self.features) {
@@ -178,7 +178,14 @@ impl Hosts {
         let user = user.ok().flatten().map_or_else(String::new, |user| user.name);
         let text = |path: &Path| path.display().to_string();
         let built = engine_program();
-        let mut path = format!("{}:{}", text(built.parent().expect("absolute")), base_path());
+        let environment = venv_python();
+        let environment = environment.ancestors().nth(2).expect("…/bin/python");
+        let mut path = [
+            text(built.parent().expect("absolute")),
+            text(&root().join("target/release")),
+            base_path(),
+        ]
+        .join(":");
         let mut variables = vec![
             ("HOME", text(&self.home(host))),
             ("USER", user.clone()),
@@ -187,7 +194,7 @@ impl Hosts {
             ("LANG", "C.UTF-8".to_owned()),
             ("LOGIN_PATH", base_path()),
             // As after `source .venv/bin/activate`.
-            ("VIRTUAL_ENV", text(&root().join(".venv"))),
+            ("VIRTUAL_ENV", text(environment)),
             // Open MPI refuses root without both; others ignore them.
             ("OMPI_ALLOW_RUN_AS_ROOT", "1".to_owned()),
             ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1".to_owned()),

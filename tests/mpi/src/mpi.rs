@@ -21,6 +21,8 @@ pub struct Mpi {
     pub launcher: &'static str,
     /// Where its launcher tells a process its rank and the number of ranks.
     pub variables: [&'static str; 2],
+    /// How its launcher is told the hosts, before their list: `h1:2,h2:2` for two ranks on each.
+    pub hosts: &'static [&'static str],
     /// What its launcher wants for more ranks than cores.
     pub oversubscribe: &'static [&'static str],
     /// What its launcher says when it is not told to put more ranks on a machine than that has cores; `None` if it just
@@ -35,6 +37,7 @@ pub static OPEN_MPI: Mpi = Mpi {
     libraries: &["libmpi.so.40"],
     launcher: "Open MPI's mpiexec",
     variables: ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"],
+    hosts: &["--host"],
     oversubscribe: &["--oversubscribe"],
     too_few_slots: Some("There are not enough slots available in the system"),
 };
@@ -47,6 +50,7 @@ pub static MPICH: Mpi = Mpi {
     libraries: &["libmpich.so.12", "libmpi.so.12"],
     launcher: "MPICH's or Intel's mpiexec",
     variables: ["PMI_RANK", "PMI_SIZE"],
+    hosts: &["-launcher", "ssh", "-hosts"],
     oversubscribe: &[],
     too_few_slots: None,
 };
