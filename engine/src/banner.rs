@@ -1,5 +1,6 @@
 //! The banner: what rank 0 prints on the launcher's standard output once clients can connect.
 
+use std::env;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -64,10 +65,26 @@ impl Facts {
              Python      {version} ({})\n  \
              connection  {file}\n{warning}  \
              here        ipsteer --cluster {cluster} status\n  \
-             laptop      scp {host}:{file} . && ipsteer --connect {cluster}.json status\n",
-            python.display()
+             laptop      {}\n",
+            python.display(),
+            way_from_laptop(cluster, &host, access_file)
         )
     }
+}
+
+/// What to paste on the laptop. The nodes of a batch job are mostly reached through the login node only.
+fn way_from_laptop(cluster: &str, host: &str, access_file: &Path) -> String {
+    let submitted_from = |system: &str, job: &str, host: &str| {
+        env::var_os(job)?;
+        let login = env::var(host).ok()?;
+        Some(format!("scripts/{system}/tunnel.sh {login} {cluster}"))
+    };
+    submitted_from("slurm", "SLURM_JOB_ID", "SLURM_SUBMIT_HOST")
+        .or_else(|| submitted_from("pbs", "PBS_JOBID", "PBS_O_HOST"))
+        .unwrap_or_else(|| {
+            let file = access_file.display();
+            format!("scp {host}:{file} . && ipsteer --connect {cluster}.json status")
+        })
 }
 
 /// Waits in the background until the connection file is there, then prints.

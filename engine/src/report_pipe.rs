@@ -78,7 +78,7 @@ fn write(mut gateway: ChildStdin, heard: &Receiver<Word>) {
 fn write_line(gateway: &mut ChildStdin, report: &LauncherReport) {
     let line = serde_json::to_string(report).expect("plain data");
     if let Err(error) = writeln!(gateway, "{line}") {
-        tracing::warn!(%error, "the gateway does not hear the launcher any more");
+        tracing::debug!(%error, "the gateway does not hear the launcher any more");
     }
 }
 

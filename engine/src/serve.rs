@@ -27,6 +27,9 @@ const STOP_GRACE: Duration = Duration::from_secs(15);
 const KILL_GRACE: Duration = Duration::from_secs(8);
 /// The launcher gets this when `serve` is killed: a world that nobody watches must not stay behind.
 const END_WITH_US: Signal = Signal::SIGTERM;
+/// A batch system may signal every process of a job, some twice, and a job script passes on what it gets itself: what
+/// comes so soon is the same wish. Open MPI's mpiexec would take a second TERM as an order to leave its ranks behind.
+const SAME_WISH: Duration = Duration::from_secs(1);
 /// Exit code when the launcher cannot be run, as shells give it.
 const NOT_RUN: u8 = 127;
 
@@ -176,8 +179,8 @@ async fn watch(child: &mut Child, reports: &ReportPipe) -> Result<ExitStatus, Er
         let next = deadlines.next();
         tokio::select! {
             status = child.wait() => return status.map_err(Error::io("wait for the launcher")),
-            _ = interrupt.recv() => deadlines.advance(child, reports, "SIGINT"),
-            _ = terminate.recv() => deadlines.advance(child, reports, "SIGTERM"),
+            _ = interrupt.recv() => deadlines.on_signal(child, reports, "SIGINT"),
+            _ = terminate.recv() => deadlines.on_signal(child, reports, "SIGTERM"),
             () = next => deadlines.advance(child, reports, "the deadline"),
         }
     }
@@ -188,6 +191,7 @@ async fn watch(child: &mut Child, reports: &ReportPipe) -> Result<ExitStatus, Er
 struct Deadlines {
     stage: u8,
     at: Option<tokio::time::Instant>,
+    signalled: Option<tokio::time::Instant>,
 }
 
 impl Deadlines {
@@ -198,6 +202,14 @@ impl Deadlines {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
+        }
+    }
+
+    fn on_signal(&mut self, child: &Child, reports: &ReportPipe, name: &str) {
+        let now = tokio::time::Instant::now();
+        let before = self.signalled.replace(now);
+        if before.is_none_or(|before| now >= before + SAME_WISH) {
+            self.advance(child, reports, name);
         }
     }
 

@@ -10,6 +10,9 @@ const FIRST: usize = 5;
 const LAST: usize = 3;
 /// So many signs of one kind are a rule.
 const RULE: usize = 8;
+/// How lines of Open MPI's mpiexec begin that explain nothing: it passes on the batch system's SIGCONT, and its event loop
+/// complains while it ends.
+const NOISE: [&str; 2] = ["mpiexec: Forwarding signal", "[warn] Epoll"];
 
 #[derive(Debug)]
 pub(super) struct Launcher {
@@ -49,7 +52,8 @@ impl Launcher {
         }
         // MPICH draws frames.
         let line = line.strip_prefix("= ").unwrap_or(line).trim();
-        if line.is_empty() || line == "=" {
+        let noise = NOISE.iter().any(|noise| line.starts_with(noise));
+        if noise || line.is_empty() || line == "=" {
             return;
         }
         if std::mem::take(&mut self.apart) {
@@ -152,5 +156,13 @@ mod tests {
     #[test]
     fn a_list_is_no_rule() {
         assert_eq!(words_of("--- a\n---\n"), "the launcher says: --- a ---");
+    }
+
+    #[test]
+    fn what_a_batch_system_makes_the_launcher_say_is_left_out() {
+        let said = words_of(
+            "mpiexec: Forwarding signal 18 to job\n[warn] Epoll MOD(4) on fd 25 failed.\nrank 3 was killed",
+        );
+        assert_eq!(said, "the launcher says: rank 3 was killed");
     }
 }

@@ -50,6 +50,11 @@ start_slurm() {
     local tries=0 i
     export SLURM_CONF=$W/slurm/slurm.conf
     write_slurm_conf
+    # Whoever logs in finds the commands of the batch system, and they find their configuration.
+    {
+        echo "export SLURM_CONF=$SLURM_CONF"
+        ! wants pbs || echo "PATH=$HERE/pbs:\$PATH"
+    } >"$W/home/.bash_profile"
     daemon head slurmctld -f "$SLURM_CONF" -c -i
     for ((i = 1; i <= N; i++)); do daemon "h$i" slurmd -f "$SLURM_CONF"; done
     until [[ $(sinfo -h -o '%t %D' 2>>"$W/log/head.daemons.log") == "idle $N" ]]; do
