@@ -136,8 +136,7 @@ async fn tee_stdout(stdout: impl AsyncRead + Unpin, reports: ReportPipe) {
     tee(stdout, std::io::stdout(), |line| {
         launcher_speaks = launcher_speaks || is_rule(line);
         if launcher_speaks {
-            let words = line.trim_start_matches('=').trim_start();
-            reports.send(LauncherReport::Output(words.to_owned()));
+            reports.send(LauncherReport::Output(line.to_owned()));
         }
     })
     .await;
