@@ -74,8 +74,9 @@ pub struct PlaceArgs {
     /// Name of the cluster [default: slurm-<id>, pbs-<id> or local-<host>-<pid>].
     #[arg(long, value_name = "NAME", env = "IPENGINE_CLUSTER")]
     pub cluster: Option<String>,
-    /// Address and port for clients and engines of other hosts [default: all interfaces, any port].
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Address and port for clients and engines of other hosts, or LOW-HIGH for the first free port of a range
+    /// [default: all interfaces, any port].
+    #[arg(long, value_name = "ADDR:PORT[-PORT]")]
     pub listen: Option<String>,
     /// Tell others only this interface's addresses.
     #[arg(long, value_name = "IF")]

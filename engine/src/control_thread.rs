@@ -26,7 +26,10 @@ const BUSY_TICK: Duration = Duration::from_millis(20);
 /// Background threads of the user may print between instructions.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// A gateway that does not come back in this time leaves the engine without anybody to work for.
-const LINK_GRACE: Duration = Duration::from_secs(60);
+const LINK_GRACE: Duration = Duration::from_secs(30);
+/// An outage is told to the launcher after this time and not at once: bytes on their way to a launcher that was cut off, too,
+/// would keep its daemon on this host from noticing (the kernel asks a silent peer only when nothing is under way to it).
+const COMPLAIN_AFTER: Duration = Duration::from_secs(12);
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(200);
 /// From the order to stop until the process ends whatever it does.
@@ -227,6 +230,7 @@ impl Desk {
         linked: std::sync::mpsc::Sender<Result<(), Error>>,
     ) {
         let mut lost_at = Instant::now();
+        let mut reason = None;
         // One complaint per outage: many ranks write to one launcher.
         let mut complained = false;
         loop {
@@ -239,24 +243,44 @@ impl Desk {
                     *self.writing.borrow_mut() = false;
                     lost_at = Instant::now();
                     complained = false;
-                    if !self.control.borrow().is_stopping() {
-                        tracing::warn!(
-                            "link lost: {}",
-                            ended.map_or_else(|e| chain(&e), |()| "closed".to_owned())
-                        );
-                    }
+                    reason = Some(ended.map_or_else(|e| chain(&e), |()| "closed".to_owned()));
                 }
                 Err(error) if lost_at.elapsed() > LINK_GRACE => {
+                    self.give_up(&error);
                     let _ = linked.send(Err(error));
-                    self.stop("the gateway is gone");
                 }
-                Err(error) if !std::mem::replace(&mut complained, true) => {
-                    tracing::warn!("{}", chain(&error))
+                Err(error) if !complained && self.may_complain(lost_at, reason.is_some()) => {
+                    complained = true;
+                    let lost = reason
+                        .take()
+                        .map_or_else(String::new, |why| format!("link lost: {why}; "));
+                    tracing::warn!("{lost}{}", chain(&error));
                 }
                 Err(_) => {}
             }
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// A first connection that fails is told at once: the start waits for it.
+    fn may_complain(&self, lost_at: Instant, was_linked: bool) -> bool {
+        !self.control.borrow().is_stopping() && (!was_linked || lost_at.elapsed() > COMPLAIN_AFTER)
+    }
+
+    /// Stops this engine: nobody is left to work for. The launcher may be cut off, too, hence the rank's own file.
+    fn give_up(&self, error: &Error) {
+        if !self.control.borrow().is_stopping() {
+            let grace = LINK_GRACE.as_secs();
+            tracing::error!(
+                "the gateway is gone for {grace} s, this engine ends: {}",
+                chain(error)
+            );
+            eprintln!(
+                "ipengine-mpi: the gateway is gone for {grace} s, this engine ends: {}",
+                chain(error)
+            );
+        }
+        self.stop("the gateway is gone");
     }
 
     async fn serve(

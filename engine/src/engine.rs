@@ -1,7 +1,7 @@
 //! Being an engine: the list of start-up steps, the loop, and the list reversed.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -23,7 +23,7 @@ use crate::launcher::Launched;
 use crate::link::GatewayAddress;
 use crate::native::Runtime;
 use crate::output::OutputFiles;
-use crate::place::{Place, host_name};
+use crate::place::{self, Place, host_name};
 use crate::record::GatewayRecord;
 use crate::supervisor::{self, Plan};
 use crate::world::{self, World};
@@ -38,7 +38,7 @@ const PANICKED: i32 = 101;
 /// What rank 0 prepares before `MPI_Init`, because nothing may fork after it.
 struct Prepared {
     place: Place,
-    python: std::path::PathBuf,
+    python: PathBuf,
     /// The pipes to the supervisor, if this process started the gateway. Closing them without a word takes it down.
     starting: Option<Pipes>,
 }
@@ -172,9 +172,18 @@ fn be_engine(
     prepared: Option<Prepared>,
 ) -> Result<u8, Error> {
     world.make_private()?;
-    let files = Arc::new(OutputFiles::open(&briefing.run_dir.join("logs"), world.rank())?);
+    let logs = Logs::open(briefing, world.rank())?;
+    let files = Arc::new(logs.files);
     let (launcher_out, launcher_err) = files.redirect()?;
-    log::start(&briefing.run_dir, world.rank(), launcher_err);
+    log::start(&logs.dir, world.rank(), launcher_err);
+    for reason in &logs.refused {
+        tracing::warn!(
+            "the output of rank {} on {} goes to {}: {reason}",
+            world.rank(),
+            host_name(),
+            logs.dir.display()
+        );
+    }
     if world.rank() == 0 {
         let facts = banner::Facts::new(briefing, &world, begun);
         banner::print_when_ready(
@@ -184,6 +193,38 @@ fn be_engine(
         );
     }
     serve(world, briefing, &files, patience, prepared)
+}
+
+/// Where this rank's output goes, and why to no better place.
+struct Logs {
+    files: OutputFiles,
+    dir: PathBuf,
+    refused: Vec<String>,
+}
+
+impl Logs {
+    fn open(briefing: &Briefing, rank: u32) -> Result<Self, Error> {
+        let mut tried = Vec::new();
+        for dir in place::log_dirs(&briefing.run_dir, &briefing.cluster) {
+            let opened = dir
+                .ready()
+                .and_then(|dir| OutputFiles::open(dir, rank).map(|files| (files, dir.to_owned())));
+            match opened {
+                Ok((files, dir)) => {
+                    let refused = tried
+                        .iter()
+                        .map(|(path, source): &(PathBuf, _)| format!("{}: {source}", path.display()));
+                    return Ok(Self {
+                        refused: refused.collect(),
+                        files,
+                        dir,
+                    });
+                }
+                Err(source) => tried.push((dir.path().to_owned(), source)),
+            }
+        }
+        Err(Error::Directory { tried })
+    }
 }
 
 /// `MPI_Init` under a watchdog: it hangs when a rank of the job never calls it.

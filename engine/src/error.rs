@@ -20,7 +20,7 @@ pub enum Error {
     },
     /// None of the directories for connection files can be written.
     #[error(
-        "no directory for the connection file can be written: {}; set IPSTEER_DIR to one that can",
+        "no directory for connection files and logs can be written: {}; set IPSTEER_DIR to one that can",
         list(tried)
     )]
     Directory {

@@ -73,3 +73,93 @@ pub fn advertised(listening: SocketAddr, interface: Option<&str>) -> Result<Vec<
         .map(|ip| SocketAddr::new(ip, listening.port()))
         .collect())
 }
+
+/// An address of this host and the mask of its subnet.
+#[derive(Clone, Copy, Debug)]
+struct Own {
+    ip: IpAddr,
+    mask: IpAddr,
+}
+
+/// A gateway's addresses in the order in which this host should try them: those in a subnet of its own first, and last those
+/// that it has itself, unless it is the gateway's host: every host of a cluster may have the same address on a bridge for
+/// containers or virtual machines.
+#[must_use]
+pub fn nearest_first(addresses: &[SocketAddr], is_gateway_host: bool) -> Vec<SocketAddr> {
+    // Without a list of interfaces every order is as good.
+    let entries = getifaddrs().into_iter().flatten();
+    let own: Vec<Own> = entries
+        .filter(|entry| entry.flags.contains(InterfaceFlags::IFF_UP))
+        .filter_map(|entry| {
+            Some(Own {
+                ip: entry.address.as_ref().and_then(ip_of)?,
+                mask: entry.netmask.as_ref().and_then(ip_of)?,
+            })
+        })
+        .collect();
+    sorted(addresses, &own, is_gateway_host)
+}
+
+fn sorted(addresses: &[SocketAddr], own: &[Own], is_gateway_host: bool) -> Vec<SocketAddr> {
+    let distance = |address: &SocketAddr| {
+        let ip = address.ip();
+        if own.iter().any(|own| own.ip == ip) {
+            return if is_gateway_host { 0 } else { 3 };
+        }
+        if own.iter().any(|own| in_one_subnet(ip, own)) {
+            1
+        } else {
+            2
+        }
+    };
+    let mut sorted = addresses.to_vec();
+    sorted.sort_by_key(distance);
+    sorted
+}
+
+fn in_one_subnet(ip: IpAddr, own: &Own) -> bool {
+    match (ip, own.ip, own.mask) {
+        (IpAddr::V4(a), IpAddr::V4(b), IpAddr::V4(mask)) => {
+            a.to_bits() & mask.to_bits() == b.to_bits() & mask.to_bits()
+        }
+        (IpAddr::V6(a), IpAddr::V6(b), IpAddr::V6(mask)) => {
+            a.to_bits() & mask.to_bits() == b.to_bits() & mask.to_bits()
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_subnet_comes_first_and_a_twin_of_our_own_address_last() {
+        let own = |ip: &str, mask: &str| Own {
+            ip: ip.parse().expect("an address"),
+            mask: mask.parse().expect("a mask"),
+        };
+        let ours = [
+            own("172.17.0.1", "255.255.0.0"),
+            own("10.77.0.2", "255.255.255.0"),
+        ];
+        let given: Vec<SocketAddr> = ["172.17.0.1:7", "192.168.9.1:7", "10.77.0.1:7"]
+            .iter()
+            .map(|text| text.parse().expect("an address"))
+            .collect();
+        let order = |same| -> Vec<usize> {
+            let sorted = sorted(&given, &ours, same);
+            sorted
+                .iter()
+                .map(|one| {
+                    given
+                        .iter()
+                        .position(|other| other == one)
+                        .expect("the same ones")
+                })
+                .collect()
+        };
+        assert_eq!(order(false), [2, 1, 0]);
+        assert_eq!(order(true), [0, 2, 1]);
+    }
+}

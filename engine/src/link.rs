@@ -1,7 +1,7 @@
 //! The control link: finding the gateway, TLS with a pinned certificate, the handshake, frames in and out.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -10,18 +10,22 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use ipengine_protocol::handshake::{ClientSide, EXPORTER_LABEL, Role, SERVER_HELLO_LEN, Secret, VERDICT_LEN};
 use ipengine_protocol::{Frame, frame};
-use ipengine_sockets::{LocalStream, pinned};
+use ipengine_sockets::{LocalStream, keepalive, pinned};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::error::Error;
+use crate::interfaces;
 
 /// Time for one address: connection, TLS and handshake.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// Head start of each address before the next is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// The application protocol that tells a control link from a client on the same port.
 const ALPN: &[u8] = b"ipengine-link/1";
 /// Room for one read. Below the allocator's threshold for memory of its own pages.
@@ -55,7 +59,7 @@ pub struct GatewayAddress {
     pub host: String,
     /// The Unix socket; `None` where it is not to be used.
     pub socket: Option<PathBuf>,
-    /// TLS addresses, best first.
+    /// TLS addresses.
     pub addresses: Vec<SocketAddr>,
     /// SHA-256 of the certificate.
     pub fingerprint: String,
@@ -88,11 +92,11 @@ pub struct Writer {
 }
 
 impl GatewayAddress {
-    /// Connects by the Unix socket on the gateway's own host, else by the addresses in turn.
+    /// Connects by the Unix socket on the gateway's own host, else by the address that answers first.
     ///
     /// # Errors
     /// [`Error::Link`] with the reason of every way tried.
-    pub async fn connect(&self, this_host: &str) -> Result<Connection, Error> {
+    pub async fn connect(self: &Arc<Self>, this_host: &str) -> Result<Connection, Error> {
         let mut reasons = Vec::new();
         let local = self
             .socket
@@ -100,32 +104,64 @@ impl GatewayAddress {
             .filter(|socket| self.host == this_host && socket.exists());
         if let Some(socket) = local {
             match limited(self.connect_unix(socket)).await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => return Ok(connection.keep()),
                 Err(error) => reasons.push(format!("{}: {}", socket.display(), crate::error::chain(&error))),
             }
         }
-        for address in &self.addresses {
-            match limited(self.connect_tls(*address)).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => reasons.push(format!("{address}: {}", crate::error::chain(&error))),
+        let addresses = interfaces::nearest_first(&self.addresses, self.host == this_host);
+        match self.first_to_answer(&addresses).await {
+            Ok(connection) => Ok(connection.keep()),
+            Err(failed) => {
+                reasons.extend(failed);
+                Err(Error::Link {
+                    reason: reasons.join("; "),
+                })
             }
         }
-        Err(Error::Link {
-            reason: reasons.join("; "),
+    }
+
+    /// Tries the addresses, each with a head start before the next is tried beside it: those of networks that this host is
+    /// not on do not answer at all.
+    async fn first_to_answer(self: &Arc<Self>, addresses: &[SocketAddr]) -> Result<Linked, Vec<String>> {
+        let mut attempts = JoinSet::new();
+        for (place, address) in (0..).zip(addresses.iter().copied()) {
+            let this = Arc::clone(self);
+            attempts.spawn_local(async move {
+                tokio::time::sleep(HEAD_START * place).await;
+                let result = limited(this.connect_tls(address)).await;
+                result.map_err(|error| (place, format!("{address}: {}", crate::error::chain(&error))))
+            });
+        }
+        let mut failed = Vec::new();
+        while let Some(joined) = attempts.join_next().await {
+            match joined {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(reason)) => failed.push(reason),
+                Err(error) => failed.push((u32::MAX, error.to_string())),
+            }
+        }
+        failed.sort();
+        Err(failed.into_iter().map(|(_, reason)| reason).collect())
+    }
+
+    async fn connect_unix(&self, socket: &Path) -> Result<Linked, Error> {
+        let stream = UnixStream::connect(socket).await.map_err(Error::io("connect"))?;
+        let descriptor = stream.as_raw_fd();
+        let stream = LocalStream::new(stream).map_err(Error::io("watch the socket"))?;
+        let connection = self.greet(Box::new(stream), &[]).await?;
+        Ok(Linked {
+            connection,
+            descriptor,
         })
     }
 
-    async fn connect_unix(&self, socket: &Path) -> Result<Connection, Error> {
-        let stream = UnixStream::connect(socket).await.map_err(Error::io("connect"))?;
-        SOCKET.store(stream.as_raw_fd(), Ordering::SeqCst);
-        let stream = LocalStream::new(stream).map_err(Error::io("watch the socket"))?;
-        self.greet(Box::new(stream), &[]).await
-    }
-
-    async fn connect_tls(&self, address: SocketAddr) -> Result<Connection, Error> {
+    async fn connect_tls(&self, address: SocketAddr) -> Result<Linked, Error> {
         let stream = TcpStream::connect(address).await.map_err(Error::io("connect"))?;
         stream.set_nodelay(true).map_err(Error::io("set TCP_NODELAY"))?;
-        SOCKET.store(stream.as_raw_fd(), Ordering::SeqCst);
+        keepalive::ENGINE
+            .set(&stream)
+            .map_err(Error::io("watch over the connection"))?;
+        let descriptor = stream.as_raw_fd();
         let name = ServerName::from(address.ip());
         let connector = TlsConnector::from(Arc::new(self.tls_config()?));
         let stream = connector
@@ -137,7 +173,11 @@ impl GatewayAddress {
         session
             .export_keying_material(&mut binding, EXPORTER_LABEL, None)
             .map_err(|e| Error::io("bind the TLS channel")(std::io::Error::other(e)))?;
-        self.greet(Box::new(stream), &binding).await
+        let connection = self.greet(Box::new(stream), &binding).await?;
+        Ok(Linked {
+            connection,
+            descriptor,
+        })
     }
 
     fn tls_config(&self) -> Result<ClientConfig, Error> {
@@ -184,7 +224,20 @@ impl GatewayAddress {
     }
 }
 
-async fn limited(attempt: impl Future<Output = Result<Connection, Error>>) -> Result<Connection, Error> {
+/// A connection that may yet lose to a better one.
+struct Linked {
+    connection: Connection,
+    descriptor: RawFd,
+}
+
+impl Linked {
+    fn keep(self) -> Connection {
+        SOCKET.store(self.descriptor, Ordering::SeqCst);
+        self.connection
+    }
+}
+
+async fn limited(attempt: impl Future<Output = Result<Linked, Error>>) -> Result<Linked, Error> {
     match tokio::time::timeout(ATTEMPT, attempt).await {
         Ok(result) => result,
         Err(_) => Err(Error::Link {

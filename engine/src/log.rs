@@ -9,10 +9,10 @@ use tracing_subscriber::EnvFilter;
 /// Variable with the usual filter directives.
 const FILTER: &str = "IPENGINE_LOG";
 
-/// Starts logging of a rank. With `IPENGINE_LOG` set, the log goes to a file of this rank in the run directory.
-pub fn start(run_dir: &Path, rank: u32, launcher: File) {
+/// Starts logging of a rank. With `IPENGINE_LOG` set, the log goes to a file of this rank in the directory for logs.
+pub fn start(logs: &Path, rank: u32, launcher: File) {
     let wanted = std::env::var_os(FILTER).is_some();
-    let path = run_dir.join("logs").join(format!("rank-{rank:04}.log"));
+    let path = logs.join(format!("rank-{rank:04}.log"));
     let file = if wanted {
         File::options().create(true).append(true).open(path).ok()
     } else {

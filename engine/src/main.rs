@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod executor;
 mod fatal_errors;
+mod forwarded;
 mod gateway_process;
 mod greeting;
 mod inbox;
@@ -26,6 +27,7 @@ mod interrupt;
 mod last_words;
 mod launcher;
 mod link;
+mod listen;
 mod log;
 mod native;
 mod outbound;
@@ -47,6 +49,7 @@ use crate::cli::{Cli, Command};
 use crate::error::{Error, chain};
 
 fn main() -> ExitCode {
+    forwarded::take();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(code) => ExitCode::from(code),

@@ -45,18 +45,10 @@ impl OutputFiles {
     /// Opens (and keeps what an earlier world wrote) `rank-N.out` and `rank-N.err`.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn open(dir: &Path, rank: u32) -> Result<Self, Error> {
+    /// Those of opening files.
+    pub fn open(dir: &Path, rank: u32) -> io::Result<Self> {
         let path = |extension: &str| dir.join(format!("rank-{rank:04}.{extension}"));
-        let open = |path: &PathBuf| {
-            let action = format!("open {}", path.display());
-            File::options()
-                .create(true)
-                .append(true)
-                .read(true)
-                .open(path)
-                .map_err(Error::io(action))
-        };
+        let open = |path: &PathBuf| File::options().create(true).append(true).read(true).open(path);
         let paths = [path("out"), path("err")];
         Ok(Self {
             files: [open(&paths[0])?, open(&paths[1])?],

@@ -92,6 +92,56 @@ impl Place {
     }
 }
 
+/// Where a rank's output may lie, best first: rank 0's run directory, which this host may not have or may not write; then
+/// the directory that the job was submitted from; then this host's own.
+#[must_use]
+pub fn log_dirs(run_dir: &Path, cluster: &str) -> [LogDir; 3] {
+    let below = |base: PathBuf| base.join(".ipsteer/runs").join(cluster).join("logs");
+    let own = env::temp_dir().join(format!("ipsteer-{}", nix::unistd::geteuid()));
+    [
+        LogDir::Shared(run_dir.join("logs")),
+        LogDir::Submit(submit_dir().map_or_else(PathBuf::new, below)),
+        LogDir::Own(own.join(cluster).join("logs"), own),
+    ]
+}
+
+/// A directory for a rank's output.
+#[derive(Clone, Debug)]
+pub enum LogDir {
+    /// Made by rank 0: what is not there is on no file system that the two hosts share.
+    Shared(PathBuf),
+    /// To be made.
+    Submit(PathBuf),
+    /// To be made in a directory of ours that nobody else may enter.
+    Own(PathBuf, PathBuf),
+}
+
+impl LogDir {
+    /// Its path, when it is there and can be written.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self) -> io::Result<&Path> {
+        match self {
+            Self::Shared(dir) => writable(dir).map(|()| dir.as_path()),
+            Self::Submit(dir) => create_private(dir).map(|()| dir.as_path()),
+            Self::Own(dir, root) => {
+                create_private(root)?;
+                check_private(root)?;
+                create_private(dir).map(|()| dir.as_path())
+            }
+        }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Shared(dir) | Self::Submit(dir) | Self::Own(dir, _) => dir,
+        }
+    }
+}
+
 /// The name in a job or on a workstation.
 fn default_cluster() -> String {
     let job = |variable| env::var(variable).ok().filter(|id| !id.is_empty());
@@ -118,22 +168,30 @@ fn base_candidates() -> Vec<PathBuf> {
     if let Some(dir) = env::var_os("IPSTEER_DIR") {
         return vec![dir.into()];
     }
-    let submit = ["SLURM_SUBMIT_DIR", "PBS_O_WORKDIR"]
-        .into_iter()
-        .find_map(env::var_os)
-        .map(PathBuf::from);
-    let submit = submit.or_else(|| env::current_dir().ok());
     env::var_os("HOME")
         .map(PathBuf::from)
         .into_iter()
-        .chain(submit)
+        .chain(submit_dir())
         .map(|dir| dir.join(".ipsteer"))
         .collect()
+}
+
+/// The directory that the job was submitted from.
+fn submit_dir() -> Option<PathBuf> {
+    let told = ["SLURM_SUBMIT_DIR", "PBS_O_WORKDIR"]
+        .into_iter()
+        .find_map(env::var_os)
+        .map(PathBuf::from);
+    told.or_else(|| env::current_dir().ok())
 }
 
 /// Creates a directory and its parents; what is created is owner-only. The directory must be writable.
 fn create_private(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    writable(dir)
+}
+
+fn writable(dir: &Path) -> io::Result<()> {
     nix::unistd::access(
         dir,
         nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::ServeArgs;
 use crate::error::Error;
+use crate::forwarded;
 use crate::place::Place;
 use crate::report_pipe::ReportPipe;
 use crate::supervisor::{Plan, Supervisor};
@@ -30,6 +31,12 @@ const END_WITH_US: Signal = Signal::SIGTERM;
 /// A batch system may signal every process of a job, some twice, and a job script passes on what it gets itself: what
 /// comes so soon is the same wish. Open MPI's mpiexec would take a second TERM as an order to leave its ranks behind.
 const SAME_WISH: Duration = Duration::from_secs(1);
+/// Open MPI's daemons give up a silent host after 4 + 3 times 1 s; by themselves after eight minutes.
+const KEEPALIVE: [(&str, &str); 3] = [
+    ("OMPI_MCA_oob_tcp_keepalive_time", "4"),
+    ("OMPI_MCA_oob_tcp_keepalive_intvl", "1"),
+    ("OMPI_MCA_oob_tcp_keepalive_probes", "3"),
+];
 /// Exit code when the launcher cannot be run, as shells give it.
 const NOT_RUN: u8 = 127;
 
@@ -82,11 +89,12 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
     let mut launcher = Command::new(program);
     launcher
         .args(arguments)
-        .env("IPENGINE_CLUSTER", &place.cluster)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    forwarded::give(launcher.as_std_mut(), &place.cluster);
+    watch_over_hosts(&mut launcher);
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
     unsafe { launcher.pre_exec(|| Ok(set_pdeathsig(END_WITH_US)?)) };
     let spawned = launcher.spawn();
@@ -120,6 +128,16 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
             Ok(exit_code(status))
         })
         .await
+}
+
+/// Open MPI's own connections between hosts notice a cut only after minutes, and its ranks spin until then. What the user
+/// has set wins; other launchers ignore it.
+fn watch_over_hosts(launcher: &mut Command) {
+    for (name, value) in KEEPALIVE {
+        if std::env::var_os(name).is_none() {
+            launcher.env(name, value);
+        }
+    }
 }
 
 /// Shows the launcher's messages as they come and passes them on.

@@ -23,6 +23,7 @@ use crate::cli::PlaceArgs;
 use crate::detach::{self, NAME, THIS_PROGRAM, set_inheritable};
 use crate::error::Error;
 use crate::interfaces;
+use crate::listen::Listen;
 use crate::place::{Place, host_name};
 use crate::record::GatewayRecord;
 use crate::report_pipe::ReportPipe;
@@ -98,8 +99,7 @@ struct Sockets {
 
 impl Sockets {
     fn bind(plan: &Plan) -> Result<Self, Error> {
-        let address = listen_address(plan.listen.as_deref())?;
-        let tcp = TcpListener::bind(address).map_err(Error::io(format!("bind {address}")))?;
+        let tcp = Listen::parse(plan.listen.as_deref())?.bind()?;
         let clients = bind_unix(&plan.socket_dir.join("client.sock"))?;
         let engines = bind_unix(&plan.socket_dir.join("engine.sock"))?;
         Ok(Self {
@@ -299,15 +299,6 @@ pub fn read_answer(answer: impl Read, log: &Path) -> Result<(), Error> {
         words => Err(Error::Gateway {
             reason: words.to_owned(),
             log: log.to_owned(),
-        }),
-    }
-}
-
-fn listen_address(given: Option<&str>) -> Result<SocketAddr, Error> {
-    match given {
-        None => Ok(SocketAddr::from(([0, 0, 0, 0], 0))),
-        Some(text) => text.parse().map_err(|_| Error::Listen {
-            given: text.to_owned(),
         }),
     }
 }

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipengine_protocol::handshake::{EXPORTER_LABEL, Secret};
-use ipengine_sockets::LocalStream;
+use ipengine_sockets::{LocalStream, keepalive};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_local;
@@ -158,34 +157,24 @@ fn local(
     })
 }
 
-/// A host that lost its power sends no farewell. The kernel asks, so that a process stopped in a debugger stays linked,
-/// unless more is under way to it than its kernel has room for.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    let asking = TcpKeepalive::new()
-        .with_time(Duration::from_secs(20))
-        .with_interval(Duration::from_secs(10))
-        .with_retries(4);
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&asking)?;
-    // With unacknowledged bytes under way the kernel does not ask but repeats them, by itself for a quarter of an hour.
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))
-}
-
 async fn serve_tcp(
     reception: &Reception,
     stream: TcpStream,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), Fault> {
     stream.set_nodelay(true)?;
-    keep_alive(&stream)?;
+    keepalive::CLIENT.set(&stream)?;
     let deadline = Instant::now() + reception.limits.greeting;
     let accepted = timeout_at(deadline, reception.tls.accept(stream)).await;
     let stream = accepted.map_err(|_| Fault::Slow)??;
-    let (_, channel) = stream.get_ref();
+    let (socket, channel) = stream.get_ref();
     let binding = channel
         .export_keying_material([0; 32], EXPORTER_LABEL, None)
         .map_err(Fault::Binding)?;
     let linking = channel.alpn_protocol() == Some(LINK_PROTOCOL);
+    if linking {
+        keepalive::ENGINE.set(socket)?;
+    }
     let stranger = Stranger {
         stream,
         binding: binding.to_vec(),

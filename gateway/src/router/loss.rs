@@ -39,6 +39,11 @@ impl<O: Outbox> Router<O> {
         matches!(row.life, Life::Alive) && !row.linked && !self.world.death.unexplained.contains(&engine)
     }
 
+    fn missing(&self) -> Vec<EngineId> {
+        let ids = self.engines.iter().map(|row| row.id);
+        ids.filter(|id| self.is_missing(*id)).collect()
+    }
+
     pub(super) fn on_silence_limit(&mut self, engine: EngineId, now: Now) {
         // It may have come back and gone again since the timer was set.
         let since = self.engines[engine.index()].missing_since;
@@ -115,13 +120,7 @@ impl<O: Outbox> Router<O> {
         }
         self.set_timer(now.at + self.limits.survivors, Timer::Survivors);
         // Who is missing at this moment died with it.
-        let missing: Vec<EngineId> = self
-            .engines
-            .iter()
-            .map(|row| row.id)
-            .filter(|id| self.is_missing(*id))
-            .collect();
-        for engine in missing {
+        for engine in self.missing() {
             self.lose(engine, consequence.clone(), now);
         }
         let ending = self
@@ -197,6 +196,10 @@ impl<O: Outbox> Router<O> {
 
     /// Somebody outside wants the job to end.
     pub(super) fn on_signalled(&mut self, engine: EngineId, signal: i32, now: Now) {
+        // Who is missing while the launcher ends the job will not come back: that is what it ends the job for.
+        for missing in self.missing() {
+            self.lost_without_word(missing, now);
+        }
         // After a death the launcher ends the others with signals.
         let death = &self.world.death;
         let follows = death.cause.is_some() || !death.unexplained.is_empty();
@@ -262,12 +265,7 @@ impl<O: Outbox> Router<O> {
             self.world.disorder = true;
             return self.end_now(&reason, now);
         }
-        let missing: Vec<EngineId> = self
-            .engines
-            .iter()
-            .map(|row| row.id)
-            .filter(|id| self.is_missing(*id))
-            .collect();
+        let missing = self.missing();
         self.world.death.unexplained.extend(missing);
         self.settle(now);
         if self.world.stop.is_none() && self.world.death.cause.is_none() {

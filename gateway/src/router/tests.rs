@@ -461,6 +461,25 @@ fn a_restarted_gateway_goes_on_where_the_old_one_ended() {
     assert_eq!(bench.runs(), [(0, Order(42))]);
 }
 
+/// A host was cut off; the launcher notices and ends the others with signals before the engine's time to come back is over.
+#[test]
+fn the_launchers_signals_after_a_cut_name_the_engine_that_was_cut_off() {
+    let mut bench = Bench::new(2, Limits::default());
+    bench.submit(ADA, 1, all(&[0, 1]));
+    bench.router.on_engine_closed(EngineId(1), false, bench.now);
+    bench.say(0, FromEngine::Signalled { signal: 15 });
+    bench.say(0, FromEngine::Leaving);
+    let lost: Vec<(u32, u32)> = bench
+        .events(ADA)
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::EngineLost { engine, cause } => Some((engine.0, cause.engine)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, [(1, 1), (0, 1)]);
+}
+
 #[test]
 fn the_gateway_leaves_when_everything_is_fetched_or_its_time_is_over() {
     let mut bench = Bench::new(1, Limits::default());

@@ -7,6 +7,7 @@
 mod census;
 mod feature;
 mod running;
+mod spread;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -25,6 +26,7 @@ use census::Census;
 pub use census::living_of;
 use feature::Feature;
 pub use running::Running;
+pub use spread::{Spread, World};
 
 /// What a job may take to end after the test has ended it.
 const ENDING: Duration = Duration::from_secs(30);
@@ -36,9 +38,17 @@ const LONGEST_EXCERPT: usize = 4000;
 pub struct Builder {
     count: u32,
     features: Vec<Feature>,
+    open_mpi: bool,
 }
 
 impl Builder {
+    /// For a test that knows only what Open MPI's launcher does.
+    #[must_use]
+    pub fn open_mpi(mut self) -> Self {
+        self.open_mpi = true;
+        self
+    }
+
     /// Slurm on `head` and all compute nodes.
     #[must_use]
     pub fn slurm(mut self) -> Self {
@@ -61,6 +71,10 @@ impl Builder {
     pub fn start(self) -> Option<Hosts> {
         if *Mpi::under_test() != OPEN_MPI && !self.features.is_empty() {
             eprintln!("SKIPPED: the batch systems here know how to run Open MPI only");
+            return None;
+        }
+        if self.open_mpi && *Mpi::under_test() != OPEN_MPI {
+            eprintln!("SKIPPED: this test knows Open MPI's launcher only");
             return None;
         }
         if let Err(missing) = feature::probe(&self.features) {
@@ -89,6 +103,7 @@ impl Hosts {
         Builder {
             count,
             features: Vec::new(),
+            open_mpi: false,
         }
     }
 
