@@ -480,3 +480,33 @@ fn the_time_limit() {
     assert_eq!(state, "TIMEOUT");
     assert!(job.reason().contains("SIGTERM"), "{}", job.reason());
 }
+
+/// A node is lost: the client hears of it, the job ends, also on the other node, and Slurm does not start it again.
+fn lost_node(lose: impl FnOnce(&Hosts)) {
+    let Some(hosts) = Hosts::of(2).slurm().start() else {
+        return;
+    };
+    let job = Job::sbatch(&hosts, &[], &[]);
+    let mut client = job.busy();
+    let began = Instant::now();
+    lose(&hosts);
+    let told = until_within(TIME_LIMIT, || client.poll()).expect("the client hears of the end");
+    println!("{}: the client heard after {:?}", job.cluster(), began.elapsed());
+    let said = client.stderr();
+    assert!(!told.success() && said.contains("on h2"), "{said}");
+    until_within(TIME_LIMIT, || (!job.lives()).then_some(())).expect("the job ends");
+    println!("{}: the job was over after {:?}", job.cluster(), began.elapsed());
+    job.hosts.wait_idle();
+    let state = job.field("JobState");
+    assert!(["FAILED", "NODE_FAIL"].contains(&state.as_str()), "{state}");
+}
+
+#[test]
+fn a_killed_host() {
+    lost_node(|hosts| hosts.kill("h2"));
+}
+
+#[test]
+fn a_cut_cable() {
+    lost_node(|hosts| hosts.cut("h2"));
+}
