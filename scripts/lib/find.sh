@@ -7,14 +7,17 @@ PYTHON_MINIMUM=3.11
 find_compiler() { command -v cc >/dev/null || command -v gcc >/dev/null; }
 
 # Sets MPICC and MPIEXEC (absolute). A compiler wrapper and a launcher of different MPIs make every rank alone in its
-# world, so the launcher beside the wrapper wins over the one on PATH.
+# world, so the launcher beside the wrapper wins over the one on PATH. A wrapper may have any name (mpiicx, Cray's cc).
 find_mpi() {
-    local wrapper=${MPICC:-mpicc} beside
+    local wrapper=${MPICC:-mpicc} name beside
     if ! wrapper=$(command -v "$wrapper"); then
         [[ -z ${MPICC:-} ]] || die "MPICC names $MPICC, which is not a command; correct it or unset it."
         return 1
     fi
-    beside=${wrapper%/*}/$(basename "$wrapper" | sed s/mpicc/mpiexec/)
+    name=${wrapper##*/}
+    [[ $name == *mpicc* ]] || name=mpicc
+    beside=${wrapper%/*}/${name/mpicc/mpiexec}
+    [[ -x $beside ]] || beside=${wrapper%/*}/mpiexec
     [[ -x $beside ]] || beside=$(command -v mpiexec) || return 1
     MPICC=$wrapper MPIEXEC=$beside
 }

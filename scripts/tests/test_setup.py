@@ -74,6 +74,35 @@ def test_mpicc_names_nothing(machine: Machine) -> None:
     assert "MPICC names /opt/mpi/bin/mpicc, which is not a command" in said
 
 
+@pytest.mark.parametrize(
+    ("mpicc", "beside", "launcher"),
+    [
+        ("mpi/mpicc", "mpi/mpiexec", "mpi/mpiexec"),
+        ("mpi/mpicc.mpich", "mpi/mpiexec.mpich", "mpi/mpiexec.mpich"),
+        ("mpi/mpicc.mpich", "mpi/mpiexec", "mpi/mpiexec"),
+        ("mpi/mpiicx", "mpi/mpiexec", "mpi/mpiexec"),
+        ("cray/cc", None, "bin/mpiexec"),
+    ],
+)
+def test_the_launcher_of_a_compiler_wrapper(
+    machine: Machine, mpicc: str, beside: str | None, launcher: str
+) -> None:
+    for path in {mpicc, "bin/mpiexec"} | ({beside} if beside else set()):
+        machine.command(path, "#!/bin/sh\n")
+    machine.cargo("1.95.0")
+    script = "source scripts/lib/env.sh; source scripts/lib/find.sh; find_mpi && echo $MPICC $MPIEXEC"
+    done = machine.run("bash", "-euo", "pipefail", "-c", script, MPICC=str(machine.base / mpicc))
+    assert done.stdout.split() == [str(machine.base / mpicc), str(machine.base / launcher)], done
+
+
+def test_a_compiler_wrapper_without_a_launcher(machine: Machine) -> None:
+    machine.cargo("1.95.0")
+    wrapper = machine.command("cray/cc", "#!/bin/sh\n")
+    script = "source scripts/lib/env.sh; source scripts/lib/find.sh; find_mpi || echo no MPI"
+    done = machine.run("bash", "-euo", "pipefail", "-c", script, MPICC=str(wrapper))
+    assert done.stdout == "no MPI\n", done
+
+
 def test_pyo3_python_names_nothing(machine: Machine) -> None:
     machine.cargo("1.95.0")
     said = refusal(machine, machine.setup(PYO3_PYTHON="/opt/python/bin/python3"))
