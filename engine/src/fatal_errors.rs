@@ -15,11 +15,13 @@ use crate::error::Error;
 use crate::last_words;
 use crate::world::check;
 
-/// The two handles, fixed at start.
+/// The handles, fixed at start.
 struct Handlers {
     /// `MPI_ERRORS_ARE_FATAL`.
     theirs: ffi::MPI_Errhandler,
     ours: ffi::MPI_Errhandler,
+    /// `MPI_ERRHANDLER_NULL`.
+    null: ffi::MPI_Errhandler,
 }
 
 // SAFETY: handles are values that any thread may pass to MPI; nothing is read through them here.
@@ -38,7 +40,7 @@ type VariadicHandler = unsafe extern "C" fn(*mut ffi::MPI_Comm, *mut c_int, ...)
 /// [`Error::Mpi`].
 pub fn install() -> Result<(), Error> {
     // SAFETY: handles are plain values that the calls fill before they are read.
-    let (mut theirs, mut ours): (ffi::MPI_Errhandler, ffi::MPI_Errhandler) = unsafe { std::mem::zeroed() };
+    let [mut theirs, mut ours, mut null]: [ffi::MPI_Errhandler; 3] = unsafe { std::mem::zeroed() };
     // SAFETY: MPI calls a handler with two arguments and, on the platforms that it runs on, a callee that takes no
     // more ignores that the call is variadic.
     let handler = unsafe { std::mem::transmute::<Handler, VariadicHandler>(end_job) };
@@ -54,6 +56,12 @@ pub fn install() -> Result<(), Error> {
             "MPI_Comm_create_errhandler",
             ffi::PMPI_Comm_create_errhandler(Some(handler), &mut ours),
         )?;
+        // Another name that is no constant for Rust: what a handle becomes when it is freed.
+        check(
+            "MPI_Comm_create_errhandler",
+            ffi::PMPI_Comm_create_errhandler(Some(handler), &mut null),
+        )?;
+        check("MPI_Errhandler_free", ffi::PMPI_Errhandler_free(&mut null))?;
         for comm in [world, own] {
             check(
                 "MPI_Comm_set_errhandler",
@@ -62,7 +70,7 @@ pub fn install() -> Result<(), Error> {
         }
     }
     // A second world in one process cannot be.
-    let _ = HANDLERS.set(Handlers { theirs, ours });
+    let _ = HANDLERS.set(Handlers { theirs, ours, null });
     Ok(())
 }
 
@@ -117,12 +125,33 @@ pub unsafe extern "C" fn MPI_Comm_get_errhandler(
     // SAFETY: the caller's obligations are passed on unchanged.
     let code = unsafe { ffi::PMPI_Comm_get_errhandler(comm, handler) };
     if let Some(handlers) = HANDLERS.get() {
-        // SAFETY: MPI has just written to it, or returned an error and left what the caller had there.
+        // SAFETY: MPI has just written to it, or returned an error and left what the caller had there. The reference
+        // that MPI counted is given back, since the caller is to free the constant and not our handler.
         unsafe {
             if code == 0 && *handler == handlers.ours {
-                *handler = handlers.theirs;
+                let mut counted = std::mem::replace(&mut *handler, handlers.theirs);
+                return ffi::PMPI_Errhandler_free(&mut counted);
             }
         }
     }
     code
+}
+
+/// `MPI_Errhandler_free` for this process and every library in it. Whoever asked for a communicator's handler has to free
+/// it; Open MPI 4 counts that on the constant, too, and in the end calls it an error.
+///
+/// # Safety
+/// As MPI's own.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn MPI_Errhandler_free(handler: *mut ffi::MPI_Errhandler) -> c_int {
+    // SAFETY: the caller passes a handle that may be freed, and all handles of the constant are the same one.
+    unsafe {
+        if let Some(handlers) = HANDLERS.get()
+            && *handler == handlers.theirs
+        {
+            *handler = handlers.null;
+            return 0;
+        }
+        ffi::PMPI_Errhandler_free(handler)
+    }
 }

@@ -93,3 +93,22 @@ fn an_mpi4py_of_another_mpi_is_refused() {
     assert!(raised.message.contains("two MPI libraries"), "{}", raised.message);
     client.must(&[0], "1 + 1");
 }
+
+/// What the standard asks of whoever asks for a communicator's error handler. Open MPI counts it on its own constants.
+#[test]
+fn error_handlers_are_asked_for_and_freed_as_often_as_one_likes() {
+    let job = Launch::plain(1).start();
+    let client = job.connect();
+    client.must(
+        &[0],
+        "import ctypes\nfrom mpi4py import MPI\nlib = ctypes.CDLL(None)\n\
+         comm = ctypes.c_void_p(MPI._handleof(MPI.COMM_WORLD))\n\
+         handler = ctypes.c_void_p()\n\
+         MPI.COMM_WORLD.Set_errhandler(MPI.ERRORS_ARE_FATAL)\n\
+         for _ in range(200):\n    assert lib.MPI_Comm_get_errhandler(comm, ctypes.byref(handler)) == 0\n\
+         \x20   assert lib.MPI_Errhandler_free(ctypes.byref(handler)) == 0\n\
+         MPI.COMM_WORLD.Set_errhandler(MPI.ERRORS_RETURN)\n\
+         MPI.COMM_WORLD.Set_errhandler(MPI.ERRORS_ARE_FATAL)\n\
+         assert MPI.COMM_WORLD.allreduce(1) == 1",
+    );
+}
