@@ -206,6 +206,7 @@ impl Supervisor {
                 return Ok(status);
             }
             restarts += 1;
+            self.config.restarted = true;
             tracing::error!(%status, restarts, "the gateway died and is started again");
             match spawn_gateway(&self.sockets, &self.config) {
                 Ok((gateway, stdin)) => {
@@ -338,6 +339,7 @@ fn configure(plan: &Plan, addresses: &[SocketAddr]) -> Result<Config, Error> {
             .collect(),
         host: host_name(),
         launcher: plan.resident,
+        restarted: false,
         linger: plan.linger,
         client_secret: fresh_secret()?,
         engine_secret: fresh_secret()?,

@@ -29,6 +29,9 @@ pub struct Config {
     /// Whether the supervisor runs the launcher and reports what it says.
     #[serde(default)]
     pub launcher: bool,
+    /// Whether this gateway takes the place of one that died: what the world was before it is not known.
+    #[serde(default)]
+    pub restarted: bool,
     /// Seconds to stay after the end of the world while results have not been fetched; 300 at most.
     #[serde(default = "default_linger")]
     pub linger: u64,

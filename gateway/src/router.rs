@@ -69,6 +69,8 @@ pub struct Cluster {
     pub size: u32,
     /// Whether somebody reports what the launcher says.
     pub launcher: bool,
+    /// Whether there was a gateway before this one.
+    pub restarted: bool,
     /// How long to stay for clients after the end.
     pub linger: std::time::Duration,
 }

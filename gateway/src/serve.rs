@@ -55,6 +55,7 @@ pub async fn serve_within(
         software: config.software.clone(),
         size: config.size,
         launcher: config.launcher && !launcher.is_closed(),
+        restarted: config.restarted,
         linger: Duration::from_secs(config.linger),
     };
     let router = Router::new(cluster, limits.clone(), Hub::default(), switchboard::now());

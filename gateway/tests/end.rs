@@ -249,6 +249,23 @@ async fn a_launcher_that_ends_before_all_engines_came_ends_the_world() {
 }
 
 #[tokio::test]
+async fn a_gateway_in_the_place_of_another_does_not_say_that_there_was_no_world() {
+    let mut gateway = Gateway::start_with(2, true, |config, _| config.restarted = true).await;
+    gateway
+        .launcher
+        .clone()
+        .unwrap()
+        .send(LauncherReport::Exited {
+            code: Some(0),
+            signal: None,
+        })
+        .await
+        .unwrap();
+    let ended = gateway.ended().await;
+    assert_eq!(ended.reason, "the launcher ended with exit code 0");
+}
+
+#[tokio::test]
 async fn missing_engines_are_named() {
     let mut gateway =
         Gateway::start_with(3, false, |_, limits| limits.start = Duration::from_millis(50)).await;

@@ -44,6 +44,12 @@ impl Launcher {
         }
     }
 
+    /// Something has happened: what it says from now on may be about that, and stands by itself.
+    pub(super) fn listen(&mut self) {
+        self.spoke = false;
+        self.apart = true;
+    }
+
     pub(super) fn hear(&mut self, line: &str) {
         let line = line.trim();
         if is_rule(line) {
@@ -150,6 +156,20 @@ mod tests {
         assert_eq!(
             words,
             "the launcher says: BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES KILLED BY SIGNAL: 9"
+        );
+    }
+
+    #[test]
+    fn what_it_says_of_a_death_is_not_lost_behind_what_it_said_before() {
+        let mut launcher = Launcher::new(true);
+        (0..50).for_each(|number| launcher.hear(&format!("warning {number}")));
+        launcher.listen();
+        launcher.hear("srun: error: h2: task 3: Killed");
+        (0..50).for_each(|number| launcher.hear(&format!("task {number}: Terminated")));
+        assert!(
+            launcher
+                .words()
+                .contains("warning 49 srun: error: h2: task 3: Killed task 0")
         );
     }
 

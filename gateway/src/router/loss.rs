@@ -66,7 +66,7 @@ impl<O: Outbox> Router<O> {
         if !launcher.heard || launcher.exited.is_some() {
             self.settle(now);
         } else if self.world.death.unexplained.len() == 1 {
-            launcher.spoke = false;
+            launcher.listen();
             self.set_timer(now.at + self.limits.launcher, Timer::Settle);
         }
     }
@@ -261,7 +261,12 @@ impl<O: Outbox> Router<O> {
         };
         self.world.launcher.exited = Some(end);
         if !self.world.complete {
-            let reason = format!("the world did not start: {}", self.world.launcher.words());
+            let words = self.world.launcher.words();
+            let reason = if self.cluster.restarted {
+                words
+            } else {
+                format!("the world did not start: {words}")
+            };
             self.world.disorder = true;
             return self.end_now(&reason, now);
         }

@@ -56,6 +56,7 @@ impl Bench {
             software: String::new(),
             size,
             launcher: false,
+            restarted: false,
             linger: Duration::from_secs(60),
         };
         let router = Router::new(cluster, limits, Record::default(), now);

@@ -77,6 +77,7 @@ impl Gateway {
             urls: vec![format!("wss://{address}/")],
             host: "here".to_owned(),
             launcher: true,
+            restarted: false,
             linger: 60,
             client_secret: client_secret.to_hex(),
             engine_secret: engine_secret.to_hex(),
