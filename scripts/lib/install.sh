@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Installs what was not found: system packages, cargo-nextest.
+# Installs what was not found: system packages, cargo-nextest. What scripts/test wants beside that needs skips.sh, too.
 
 # as_root COMMAND...: directly as root, else through sudo.
 as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
@@ -18,17 +18,36 @@ apt() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
 
-# apt_idle PACKAGE...: installs them and starts none of their services; a policy that is there is left alone.
-apt_idle() {
-    local policy=/usr/sbin/policy-rc.d made='' code=0
-    if [[ ! -e $policy ]]; then
+# Read by Debian's packages when they want to start a service, and where systemd keeps what starts with the machine.
+POLICY=/usr/sbin/policy-rc.d
+UNITS=/etc/systemd/system
+
+# units: the services and sockets that start with the machine.
+units() {
+    [[ ! -d $UNITS ]] ||
+        find "$UNITS" -type l \( -path '*.wants/*.service' -o -path '*.wants/*.socket' \) -exec basename {} \; | sort -u
+}
+
+# apt_idle PACKAGE...: installs them; no service that they bring starts, neither now nor with the machine. A policy that
+# is there is left alone. A subshell, so that its trap undoes all whatever ends it.
+apt_idle() (
+    before=$(units) made=''
+    trap 'idle_again "$before" "$made"' EXIT
+    if [[ ! -e $POLICY ]]; then
         made=yes
-        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
-        as_root chmod 755 "$policy"
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+        as_root chmod 755 "$POLICY"
     fi
-    apt "$@" || code=$?
-    [[ -z $made ]] || as_root rm -f "$policy"
-    return "$code"
+    apt "$@"
+)
+
+# idle_again BEFORE MADE: the end of apt_idle: what started with the machine before, whether the policy is ours.
+idle_again() {
+    local brought
+    [[ -z $2 ]] || as_root rm -f "$POLICY"
+    brought=$(comm -13 <(echo "$1") <(units))
+    # shellcheck disable=SC2086
+    [[ -z $brought ]] || ! command -v systemctl >/dev/null || as_root systemctl --quiet disable $brought
 }
 
 # Where the distribution's python3 is too old: the versioned package that Ubuntu 22.04 has beside it.
@@ -51,7 +70,7 @@ want_fortran() {
     if command -v apt-get >/dev/null && { ((EUID == 0)) || command -v sudo >/dev/null; }; then
         as_root apt-get update -qq && apt gfortran && return
     fi
-    note "no gfortran: tests of Fortran's output are skipped"
+    skip "tests of Fortran's output" "there is no gfortran"
 }
 
 # want_mpi NAME: openmpi or mpich beside another MPI, under the names of Debian's commands. Where it cannot be had it fails,
@@ -63,7 +82,7 @@ want_mpi() {
         # shellcheck disable=SC2086
         as_root apt-get update -qq && apt ${packages[$1]} && command -v "mpicc.$1" >/dev/null && return
     fi
-    note "no mpicc.$1: nothing is tested under a second MPI"
+    skip "every test under a second MPI" "there is no mpicc.$1"
     return 1
 }
 
@@ -78,5 +97,5 @@ want_hosts() {
     if command -v apt-get >/dev/null && { ((EUID == 0)) || command -v sudo >/dev/null; }; then
         as_root apt-get update -qq && apt_idle "${missing[@]}" slurm-wlm-basic-plugins && return
     fi
-    note "not here: ${missing[*]}: tests on virtual hosts that need them are skipped"
+    skip "tests on virtual hosts that need them" "not here: ${missing[*]}"
 }

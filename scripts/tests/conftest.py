@@ -57,9 +57,11 @@ class Machine:
     def _copy_scripts(self) -> None:
         shutil.copytree(ROOT / "scripts", self.checkout / "scripts", ignore=shutil.ignore_patterns("tests"))
         shutil.copy(ROOT / "Cargo.toml", self.checkout)
-        # The two places that the scripts look at whatever PATH is.
+        # The places that the scripts look at whatever PATH is.
         self._replace("rust.sh", "VERSIONED_RUST=/usr/lib\n", f"VERSIONED_RUST={self.base}\n")
         self._replace("find.sh", " /usr/bin/python3 ", " ")
+        self._replace("install.sh", "POLICY=/usr/sbin/", f"POLICY={self.base}/")
+        self._replace("install.sh", "UNITS=/etc/systemd/system\n", f"UNITS={self.base}/units\n")
 
     def _replace(self, name: str, old: str, new: str) -> None:
         path = self.checkout / "scripts/lib" / name

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use crate::launch::{engine_program, root, venv_python};
 use crate::mpi::{Mpi, OPEN_MPI};
 use crate::processes::Process;
+use crate::skip::skipped;
 use crate::waiting::{until, until_within};
 use census::Census;
 pub use census::living_of;
@@ -70,15 +71,15 @@ impl Builder {
     #[must_use]
     pub fn start(self) -> Option<Hosts> {
         if *Mpi::under_test() != OPEN_MPI && !self.features.is_empty() {
-            eprintln!("SKIPPED: the batch systems here know how to run Open MPI only");
+            skipped("the batch systems here know how to run Open MPI only");
             return None;
         }
         if self.open_mpi && *Mpi::under_test() != OPEN_MPI {
-            eprintln!("SKIPPED: this test knows Open MPI's launcher only");
+            skipped("this test knows Open MPI's launcher only");
             return None;
         }
         if let Err(missing) = feature::probe(&self.features) {
-            eprintln!("SKIPPED, no virtual hosts: {missing}");
+            skipped(&format!("no virtual hosts: {missing}"));
             return None;
         }
         Some(Hosts::start(self.count, &self.features))

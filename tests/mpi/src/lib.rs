@@ -13,6 +13,7 @@
 //! | [`raw`] | a client that speaks the protocol by hand, rightly or wrongly |
 //! | [`tls`] | TLS without a look at the certificate, and a man in the middle |
 //! | [`relay`] | a Unix socket in front of the gateway's that can be cut |
+//! | [`skip`] | what a test says that this machine cannot run |
 //! | [`waiting`] | the one way to wait for what sends no event |
 //!
 //! Everything here is synchronous and runs on the test's thread, but for relays and for the I/O thread of each client.
@@ -27,6 +28,7 @@ pub mod processes;
 pub mod raw;
 pub mod relay;
 pub mod session;
+pub mod skip;
 pub mod tls;
 pub mod waiting;
 
@@ -35,4 +37,5 @@ pub use job::MpiJob;
 pub use launch::Launch;
 pub use mpi::Mpi;
 pub use session::Session;
+pub use skip::skipped;
 pub use waiting::{LIMIT, until};

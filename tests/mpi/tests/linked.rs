@@ -4,7 +4,7 @@ use std::process::Command;
 
 use ipengine_tests::launch::engine_program;
 use ipengine_tests::outcome::raised;
-use ipengine_tests::{Launch, Mpi};
+use ipengine_tests::{Launch, Mpi, skipped};
 use serde_json::Value;
 
 /// File names of the MPI libraries that a process has loaded.
@@ -79,10 +79,10 @@ from mpi4py import MPI
 fn an_mpi4py_of_another_mpi_is_refused() {
     let (ours, theirs) = (Mpi::under_test().python(), Mpi::other().python());
     if ours == theirs {
-        println!(
-            "skipped: there is no build for {} beside this one",
+        skipped(&format!(
+            "there is no build for {} beside this one",
             Mpi::other().name
-        );
+        ));
         return;
     }
     let job = Launch::plain(1).python(Some(&theirs)).start();

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ipengine_tests::launch::venv_python;
-use ipengine_tests::{Launch, Mpi, MpiJob};
+use ipengine_tests::{Launch, Mpi, MpiJob, skipped};
 
 /// Runs to the end; what it said.
 fn refused(launch: Launch) -> (MpiJob, String) {
@@ -63,7 +63,7 @@ fn another_mpis_launcher_seen_by_a_later_rank() {
 fn under_another_mpis_mpiexec(launch: Launch) -> Option<Launch> {
     let other = Mpi::other();
     let Some(mpiexec) = other.installed_launcher() else {
-        println!("skipped: there is no mpiexec.{} on PATH", other.name);
+        skipped(&format!("there is no mpiexec.{} on PATH", other.name));
         return None;
     };
     Some(launch.launcher(other.launcher_words(mpiexec.display().to_string())))

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use ipengine_tests::{Launch, Mpi, mpi, until};
+use ipengine_tests::{Launch, Mpi, mpi, skipped, until};
 
 /// More ranks than any machine that runs tests has cores.
 const TOO_MANY: u32 = 1000;
@@ -12,7 +12,7 @@ const TOO_MANY: u32 = 1000;
 #[test]
 fn too_few_slots() {
     let Some(words) = Mpi::under_test().too_few_slots else {
-        eprintln!("SKIPPED: {} counts no slots", Mpi::under_test().name);
+        skipped(&format!("{} counts no slots", Mpi::under_test().name));
         return;
     };
     let mut job = Launch::resident(TOO_MANY).launcher(vec![mpi::launcher()]).spawn();
