@@ -5,7 +5,7 @@ use std::fs;
 use ipengine_protocol::AccessRecord;
 use ipengine_tests::Hosts;
 use ipengine_tests::hosts::Spread;
-use ipengine_tests::launch::{root, venv_python};
+use ipengine_tests::launch::venv_python;
 
 /// Open MPI itself must be told on hosts with decoys.
 const OVER_ETH0: [&str; 10] = [
@@ -71,7 +71,7 @@ print('all moved')
 
 #[test]
 fn data_and_collectives_cross_hosts() {
-    let Some(hosts) = Hosts::of(2).open_mpi().start() else {
+    let Some(hosts) = Hosts::of(2).start() else {
         return;
     };
     let world = Spread::over(&hosts).start();
@@ -131,7 +131,7 @@ fn decoy_addresses_lead_nobody_astray() {
 
 #[test]
 fn an_interface_that_is_not_there_is_named_with_those_that_are() {
-    let Some(hosts) = Hosts::of(1).open_mpi().start() else {
+    let Some(hosts) = Hosts::of(1).start() else {
         return;
     };
     let mut job = Spread::over(&hosts)
@@ -145,7 +145,7 @@ fn an_interface_that_is_not_there_is_named_with_those_that_are() {
 
 #[test]
 fn the_port_may_come_from_a_range() {
-    let Some(hosts) = Hosts::of(1).open_mpi().start() else {
+    let Some(hosts) = Hosts::of(1).start() else {
         return;
     };
     let range = ["--listen", "0.0.0.0:7100-7101"];
@@ -166,7 +166,7 @@ fn the_port_may_come_from_a_range() {
 
 #[test]
 fn serve_may_run_where_no_rank_does() {
-    let Some(hosts) = Hosts::of(2).open_mpi().start() else {
+    let Some(hosts) = Hosts::of(2).start() else {
         return;
     };
     let world = Spread::over(&hosts).resident().from("head").start();
@@ -174,7 +174,10 @@ fn serve_may_run_where_no_rank_does() {
         "exec",
         "import ipengine, sys; print(ipengine.comm.allreduce(1), sys.prefix)",
     ]);
-    let wanted = format!("4 {}", root().join(".venv").display());
+    let wanted = format!(
+        "4 {}",
+        venv_python().ancestors().nth(2).expect("…/bin/python").display()
+    );
     assert_eq!(said.matches(&wanted).count(), 4, "{said}");
     assert_eq!(record(&hosts).host, "head");
     world.stop();
@@ -204,7 +207,7 @@ fn logs_elsewhere(hosts: &Hosts, hide: &str) {
 
 #[test]
 fn ranks_whose_home_is_read_only_write_elsewhere_and_say_where() {
-    let Some(hosts) = Hosts::of(2).open_mpi().start() else {
+    let Some(hosts) = Hosts::of(2).start() else {
         return;
     };
     let home = hosts.home("h2");
@@ -217,7 +220,7 @@ fn ranks_whose_home_is_read_only_write_elsewhere_and_say_where() {
 
 #[test]
 fn ranks_whose_home_is_not_there_write_elsewhere_and_say_where() {
-    let Some(hosts) = Hosts::of(2).open_mpi().start() else {
+    let Some(hosts) = Hosts::of(2).start() else {
         return;
     };
     let home = hosts.home("h2").display().to_string();
@@ -226,7 +229,7 @@ fn ranks_whose_home_is_not_there_write_elsewhere_and_say_where() {
 
 #[test]
 fn without_a_writable_home_the_cluster_lives_where_it_was_submitted() {
-    let Some(hosts) = Hosts::of(2).open_mpi().start() else {
+    let Some(hosts) = Hosts::of(2).start() else {
         return;
     };
     let scratch = hosts.dir().join("scratch");
