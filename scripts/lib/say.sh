@@ -14,4 +14,4 @@ die() {
 }
 
 # usage: the comment block at the top of the calling script is its help.
-usage() { sed -n '2,/^[^#]/ { s/^# \{0,1\}//p }' "$0"; }
+usage() { sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"; }

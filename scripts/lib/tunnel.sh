@@ -83,8 +83,8 @@ free_port() {
 tunnel() {
     local login=${2:-} port url to kept=${IPSTEER_DIR:-$HOME/.ipsteer}/tunnels
     case $login in
-        --help | -h) usage && exit ;;
-        "" | -*) usage >&2 && exit 2 ;;
+        --help | -h) usage; exit ;;
+        "" | -*) usage >&2; exit 2 ;;
     esac
     umask 077 && mkdir -p "$kept"
     fetch "$1" "$login" "${3:-}" "${4:-}"
