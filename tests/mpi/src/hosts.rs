@@ -322,6 +322,12 @@ impl Hosts {
         assert!(idle.is_some(), "these are left: {:#?}", self.processes());
     }
 
+    /// What ended only because Slurm ended it after its job or step: lines of host, `job` or `step`, and command.
+    #[must_use]
+    pub fn killed_by_slurm(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log/killed.log")).unwrap_or_default()
+    }
+
     /// Everything that helps to understand a failure.
     #[must_use]
     pub fn report(&self) -> String {

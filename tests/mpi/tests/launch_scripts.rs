@@ -234,6 +234,7 @@ fn steered(job: &Job, tunnel: &Tunnel) {
 fn check_good_end(job: &Job) {
     assert_eq!(job.wait_over(), ("COMPLETED".to_owned(), "0:0".to_owned()));
     assert!(job.reason().starts_with("stopped by "), "{}", job.reason());
+    assert_eq!(job.hosts.killed_by_slurm(), "", "these did not end by themselves");
 }
 
 fn steer_through_slurm(options: &[&str]) {

@@ -56,6 +56,30 @@ fn a_cut_cable_says_nothing() {
     hosts.run("h1", &["ssh", "h2", "true"]);
 }
 
+/// Detaches a program as far as it goes, and waits until it is so.
+const LEAVE: &str = r#"setsid sleep $1 </dev/null >/dev/null 2>&1 &
+until [ "$(ps -o comm= -p $!)" = sleep ]; do sleep 0.01; done"#;
+
+#[test]
+fn what_a_job_leaves_behind_is_ended_and_logged() {
+    let Some(hosts) = Hosts::of(2).slurm().start() else {
+        return;
+    };
+    let leave = hosts.dir().join("leave");
+    std::fs::write(&leave, LEAVE).expect("a script");
+    let leave = leave.display();
+    let line = format!("sh {leave} 1001 && srun -N 2 -n 2 sh {leave} 1002");
+    hosts.run("head", &["sbatch", "--wait", "-N", "2", "--wrap", &line]);
+    hosts.wait_idle();
+    let log = hosts.killed_by_slurm();
+    let mut killed: Vec<&str> = log.lines().collect();
+    killed.sort_unstable();
+    assert_eq!(
+        killed,
+        ["h1 job sleep 1001", "h1 step sleep 1002", "h2 step sleep 1002"]
+    );
+}
+
 /// Not a test by itself: the runner that [`nothing_is_left_of_a_killed_runner`] kills.
 #[test]
 #[ignore = "run by another test, to be killed"]

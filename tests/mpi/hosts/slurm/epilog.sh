@@ -5,6 +5,6 @@ set -euo pipefail
 
 # shellcheck source=tests/mpi/hosts/slurm/carriers.sh
 source "$(dirname "${BASH_SOURCE[0]}")/carriers.sh"
-kill_carriers "SLURM_JOB_ID=$SLURM_JOB_ID"
-kill_carriers "PBS_JOBID=$SLURM_JOB_ID.head"
+kill_carriers job "SLURM_JOB_ID=$SLURM_JOB_ID"
+kill_carriers job "PBS_JOBID=$SLURM_JOB_ID.head"
 rm -rf "/var/tmp/pbs.$SLURM_JOB_ID.head"

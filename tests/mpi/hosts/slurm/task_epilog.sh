@@ -26,4 +26,4 @@ ended=${SLURM_CONF%/*}/jobs/$SLURM_JOB_ID.$SLURM_STEP_ID.$SLURM_NODEID
 # A line per task that has ended; a short append is never torn.
 echo "$SLURM_PROCID" >>"$ended"
 (($(wc -l <"$ended") >= $(tasks_here))) || exit 0
-kill_carriers "SLURM_JOB_ID=$SLURM_JOB_ID" "SLURM_STEP_ID=$SLURM_STEP_ID"
+kill_carriers step "SLURM_JOB_ID=$SLURM_JOB_ID" "SLURM_STEP_ID=$SLURM_STEP_ID"
