@@ -144,14 +144,17 @@ impl LogDir {
 
 /// The name in a job or on a workstation.
 fn default_cluster() -> String {
-    let job = |variable| env::var(variable).ok().filter(|id| !id.is_empty());
-    if let Some(id) = job("SLURM_JOB_ID") {
-        return format!("slurm-{id}");
-    }
-    if let Some(id) = job("PBS_JOBID") {
-        return format!("pbs-{id}");
-    }
-    format!("local-{}-{}", host_name(), std::process::id())
+    batch_job().unwrap_or_else(|| format!("local-{}-{}", host_name(), std::process::id()))
+}
+
+/// The batch job that this process runs in, as `slurm-4711` or `pbs-17.head`.
+#[must_use]
+pub fn batch_job() -> Option<String> {
+    let job = |variable, system| {
+        let id = env::var(variable).ok().filter(|id| !id.is_empty())?;
+        Some(format!("{system}-{id}"))
+    };
+    job("SLURM_JOB_ID", "slurm").or_else(|| job("PBS_JOBID", "pbs"))
 }
 
 fn check_name(cluster: &str) -> Result<(), Error> {

@@ -24,7 +24,7 @@ use crate::detach::{self, NAME, THIS_PROGRAM, set_inheritable};
 use crate::error::Error;
 use crate::interfaces;
 use crate::listen::Listen;
-use crate::place::{Place, host_name};
+use crate::place::{Place, batch_job, host_name};
 use crate::record::GatewayRecord;
 use crate::report_pipe::ReportPipe;
 
@@ -41,6 +41,7 @@ pub const STARTED: &str = "started";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     cluster: String,
+    job: Option<String>,
     access_file: PathBuf,
     run_dir: PathBuf,
     socket_dir: PathBuf,
@@ -60,6 +61,7 @@ impl Plan {
     pub fn new(place: &Place, args: &PlaceArgs, resident: bool, size: u32) -> Result<Self, Error> {
         Ok(Self {
             cluster: place.cluster.clone(),
+            job: batch_job(),
             access_file: place.access_file.clone(),
             run_dir: place.run_dir.clone(),
             socket_dir: place.socket_dir()?,
@@ -327,6 +329,7 @@ fn configure(plan: &Plan, addresses: &[SocketAddr]) -> Result<Config, Error> {
     let (certificate, key) = certificate::self_signed(&hosts)?;
     Ok(Config {
         cluster: plan.cluster.clone(),
+        job: plan.job.clone(),
         size: plan.size,
         software: format!("ipengine-mpi {}", env!("CARGO_PKG_VERSION")),
         run_dir: plan.run_dir.clone(),

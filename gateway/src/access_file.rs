@@ -23,6 +23,7 @@ impl AccessFile {
         let record = AccessRecord {
             format: 1,
             cluster: config.cluster.clone(),
+            job: config.job.clone(),
             size: config.size,
             host: config.host.clone(),
             started: unix_seconds(),

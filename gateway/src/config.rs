@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of the cluster.
     pub cluster: String,
+    /// The batch job that it runs in, `slurm-4711`.
+    #[serde(default)]
+    pub job: Option<String>,
     /// Number of engines; 0 when only the engines know, as under a launcher whose command line nobody parsed.
     pub size: u32,
     /// `ipengine-mpi 0.1.0`.

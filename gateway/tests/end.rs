@@ -65,6 +65,7 @@ async fn a_stop_that_was_asked_for_is_orderly_and_leaves_a_post_mortem() {
         (before.token, before.mpi.as_str()),
         (Some(gateway.client_secret.to_hex()), "test MPI")
     );
+    assert_eq!(before.job.as_deref(), Some("slurm-4711"));
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,

@@ -11,6 +11,8 @@ pub struct AccessRecord {
     pub format: u32,
     /// Name of the cluster.
     pub cluster: String,
+    /// The batch job that it runs in, `slurm-4711`, `pbs-17.head`; whatever the cluster's name is.
+    pub job: Option<String>,
     /// Number of engines.
     pub size: u32,
     /// Host the gateway runs on.

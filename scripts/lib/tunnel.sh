@@ -28,23 +28,60 @@ route() {
     tell node "$(text host) $(urls | head -n 1)"
 }
 
+# seek SYSTEM JOB DIRECTORY: the connection file of a job, or of a cluster of that name, in `file`, and its token, if it has
+# one: then it has not ended.
+seek() {
+    local job="\"job\": \"$1-$2" found
+    file='' token=''
+    while read -r found; do
+        file=$found token=$(text token)
+        [[ ! $token ]] || return 0
+    done < <(grep -lsF -e "$job\"" -e "$job." "$3"/*.json; ls "$3/$2.json" 2>/dev/null)
+}
+
+# owner SYSTEM: the id of the job that the file tells of.
+owner() { [[ ! $file ]] || text job | sed "s/^$1-//"; }
+
+# present SYSTEM: whether the file tells of a cluster that can be reached. One that its job has left behind cannot.
+present() {
+    [[ $token ]] || return 1
+    local id
+    id=$(owner "$1") && [[ ! $id || $(state "$id") == running ]]
+}
+
+# ended SYSTEM ID: why, if the file is of that job; without an id, of whichever it is.
+ended() {
+    local id
+    id=$(owner "$1")
+    [[ ! $file || ($2 && ${id%%.*} != "${2%%.*}") ]] || text reason
+}
+
 # look SYSTEM JOB DIRECTORY: waits for the cluster and tells of it. Each look prints a line, so that it ends when the
 # laptop has gone.
 look() {
-    local job=${2#"$1"-} dir=${3:-${IPSTEER_DIR:-$HOME/.ipsteer}} file now
-    [[ $job ]] || job=$(newest)
+    local job=${2#"$1"-} dir=${3:-${IPSTEER_DIR:-$HOME/.ipsteer}} pause=3 id now file token why
+    # Until a cluster of that name is there, it may become that of the newest job.
+    case $job in [0-9]*) id=$job ;; *) id=$(newest) ;; esac
+    job=${job:-$id}
     [[ $job ]] || { tell over "you have no job named ipengine; name the job or the cluster" && return; }
     while :; do
-        now=$(state "$job")
-        for file in "$dir/$1-$job".json "$dir/$1-$job".*.json "$dir/$job.json"; do [[ ! -f $file ]] || break; done
-        if [[ $now != waiting* && -f $file ]] && grep -q '"token": "' "$file" && [[ $now || ${file##*/} == "$job.json" ]]; then
+        now=$([[ ! $id ]] || state "$id")
+        seek "$1" "$job" "$dir"
+        if present "$1"; then
             tell name "$(text cluster)" && route && sed 's/^/ipsteer-tunnel json /' "$file" && echo && return
         elif [[ ! $now ]]; then
-            [[ ! -f $file ]] || now=$(text reason)
-            tell over "$job is over, or not known here: ${now:-no word in $dir; see the output of the job}" && return
+            why=$(ended "$1" "$id")
+            tell over "$job is over, or not known here: ${why:-no word in $dir; see the output of the job}" && return
         fi
-        tell wait "job $job is ${now/%running/running, its engines are starting}"
-        sleep 3
+        seek "$1" "$id" "$dir"
+        if [[ $job != "$id" && $token && $(text cluster) != "$job" ]]; then
+            tell over "there is no $job: your newest job, $id, is $(text cluster)" && return
+        fi
+        tell wait "job $id is ${now/%running/running, its engines are starting}"
+        # Schedulers do not like to be asked often.
+        [[ $now != running ]] || pause=3
+        sleep "$pause"
+        pause=$((pause < 30 ? pause + 3 : 30))
     done
 }
 
@@ -64,7 +101,7 @@ fetch() {
             login | node) via="$kind $rest" ;;
         esac
     done < <({
-        declare -f newest state tell text urls route look
+        declare -f newest state tell text urls route seek owner present ended look
         printf 'look %q %q %q\n' "$1" "$3" "$4"
     } | ssh -T "$2" bash -l -s)
     [[ $copy && $via ]] || die "ssh $2 brought no answer."
@@ -95,7 +132,7 @@ tunnel() {
         login) to=$2 && set -- "$login" ;;
         node)
             note "$login does not reach the gateway: trying ssh to $2 itself"
-            to=$3 && set -- -J "$login" "$(printf '%s\n' "$login" | sed -n 's/@.*/@/p')$2"
+            to=$3 && set -- -J "$login" "$(ssh -G "$login" | awk '$1 == "user" { print $2 }')@$2"
             ;;
     esac
     trap 'note "the tunnel is closed; the engines run on" && exit 130' INT

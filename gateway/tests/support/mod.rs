@@ -68,6 +68,7 @@ impl Gateway {
         let (client_secret, engine_secret) = (secret(), secret());
         let mut config = Config {
             cluster: "test".to_owned(),
+            job: Some("slurm-4711".to_owned()),
             size,
             software: "gateway test".to_owned(),
             run_dir: path("run"),

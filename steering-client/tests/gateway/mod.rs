@@ -114,6 +114,7 @@ impl FakeGateway {
         let record = AccessRecord {
             format: 1,
             cluster: "fake".to_owned(),
+            job: None,
             size: 4,
             host: "localhost".to_owned(),
             started: 1,

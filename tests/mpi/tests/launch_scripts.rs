@@ -2,6 +2,8 @@
 //! are, steered from a laptop, and ended in every way that a batch system knows.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use ipengine_protocol::AccessRecord;
@@ -205,11 +207,10 @@ impl<'h> Tunnel<'h> {
             ipengine_tests::processes::signal(process.pid, Signal::SIGINT);
         }
         assert_eq!(self.process.wait().code(), Some(130));
-        assert!(
-            self.hosts.processes_on("laptop").is_empty(),
-            "{:?}",
-            self.hosts.processes()
-        );
+        // With a node behind the login node, ssh has a helper, which ends a moment later.
+        until("the laptop to be idle", || {
+            self.hosts.processes_on("laptop").is_empty().then_some(())
+        });
     }
 }
 
@@ -280,26 +281,117 @@ fn qsub_unchanged() {
     check_good_end(&job);
 }
 
+/// Puts a launcher into the home directory that leaves word in `called` and does as `mpiexec` does; its path.
+fn own_launcher(hosts: &Hosts) -> String {
+    let path = hosts.home("head").join("launcher");
+    fs::write(&path, "#!/bin/sh\ntouch ~/called\nexec mpiexec \"$@\"\n").expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+    path.display().to_string()
+}
+
+/// The engines got the options, and the launcher started them.
+fn check_own_launcher(hosts: &Hosts, tunnel: &Tunnel, size: usize) {
+    let source = "import ipengine; from mpi4py import MPI
+print('one of', ipengine.size, 'level', MPI.Query_thread() == MPI.THREAD_FUNNELED)";
+    let said = tunnel.ipsteer(&["exec", source]);
+    let line = format!("one of {size} level True");
+    assert_eq!(said.matches(&line).count(), size, "{said}");
+    assert!(hosts.home("head").join("called").exists());
+}
+
 #[test]
 fn options_of_sbatch_and_of_the_script() {
     let Some(hosts) = Hosts::of(2).slurm().start() else {
         return;
     };
-    let options = ["-N", "1", "--ntasks-per-node", "3"];
+    // What ssh knows of the user on the login node holds for the nodes behind it.
+    let mut entries = fs::OpenOptions::new()
+        .append(true)
+        .open(hosts.home("laptop").join(".ssh/config"))
+        .expect("the laptop's ssh has a file");
+    writeln!(entries, "Host h1\n    User stranger").expect("it can be written");
+    let export = format!(
+        "--export=ALL,MPIEXEC={},IPENGINE_OPTIONS=--thread-level funneled",
+        own_launcher(&hosts)
+    );
+    let options = ["-N", "1", "--ntasks-per-node", "3", &export];
     // The login node does not reach this port: the tunnel has to end on the node itself.
     let job = Job::sbatch(
         &hosts,
         &options,
         &["--cluster", "mine", "--listen", "127.0.0.1:0"],
     );
-    let file = hosts.home("head").join(".ipsteer/mine.json");
-    until("the connection file", || file.exists().then_some(()));
     let tunnel = Tunnel::open(&hosts, "slurm", &["mine"]);
-    let said = tunnel.ipsteer(&["exec", "import ipengine; print('one of', ipengine.size)"]);
-    assert_eq!(said.matches("one of 3").count(), 3, "{said}");
+    check_own_launcher(&hosts, &tunnel, 3);
     tunnel.ipsteer(&["stop"]);
     tunnel.close();
     assert_eq!(job.wait_over().0, "COMPLETED");
+}
+
+#[test]
+fn options_of_qsub() {
+    let Some(hosts) = Hosts::of(2).pbs().start() else {
+        return;
+    };
+    let variables = format!(
+        "{},MPIEXEC={},IPENGINE_OPTIONS=--thread-level funneled,IPENGINE_SERVE=--cluster mine --linger 5",
+        environment(),
+        own_launcher(&hosts)
+    );
+    let script = script("pbs/ipengine.pbs");
+    let job = Job::submit(&hosts, "pbs", &["qsub", "-v", &variables, &script]);
+    let tunnel = Tunnel::open(&hosts, "pbs", &["mine"]);
+    check_own_launcher(&hosts, &tunnel, 4);
+    tunnel.ipsteer(&["stop"]);
+    tunnel.close();
+    assert_eq!(job.wait_over().0, "COMPLETED");
+}
+
+/// A tunnel script that does not get anywhere; what it says of that.
+fn refused(hosts: &Hosts, job: &[&str]) -> String {
+    let script = script("slurm/tunnel.sh");
+    let words = [&[script.as_str(), "head"], job].concat();
+    let mut tunnel = hosts.spawn("laptop", &words);
+    assert!(!tunnel.wait().success(), "{}", tunnel.stdout());
+    tunnel.stderr()
+}
+
+#[test]
+fn a_tunnel_finds_a_cluster_with_a_name_of_its_own() {
+    let Some(hosts) = Hosts::of(1).slurm().start() else {
+        return;
+    };
+    let job = Job::sbatch(&hosts, &["-N", "1"], &["--cluster", "mine", "--linger", "0"]);
+    for wanted in [vec![], vec![job.id.as_str()], vec!["mine"]] {
+        let tunnel = Tunnel::open(&hosts, "slurm", &wanted);
+        assert!(tunnel.file.ends_with("/mine.json"), "{}", tunnel.file);
+        tunnel.ipsteer(&["status"]);
+        tunnel.close();
+    }
+    let said = refused(&hosts, &["yours"]);
+    let expected = format!("there is no yours: your newest job, {}, is mine", job.id);
+    assert!(said.contains(&expected), "{said}");
+    hosts.run("head", &["ipsteer", "--cluster", "mine", "stop"]);
+    job.wait_over();
+    for wanted in [job.id.as_str(), "mine"] {
+        let said = refused(&hosts, &[wanted]);
+        assert!(said.contains("is over, or not known here: stopped by"), "{said}");
+    }
+    // The next one of that name has yet to come: it is waited for.
+    let next = Job::sbatch(
+        &hosts,
+        &["-N", "1", "--begin=now+1hour"],
+        &["--cluster", "mine", "--linger", "0"],
+    );
+    let mut waiting = hosts.spawn("laptop", &[&script("slurm/tunnel.sh"), "head", "mine"]);
+    waiting.wait_output(&format!("job {} is waiting", next.id));
+    hosts.run("head", &["scancel", &next.id]);
+    assert!(!waiting.wait().success());
+    assert!(
+        waiting.stderr().contains("no word in"),
+        "the last one's reason is not this one's: {}",
+        waiting.stderr()
+    );
 }
 
 #[test]
@@ -350,6 +442,42 @@ fn a_tunnel_waits_for_its_job_and_tells_when_it_is_over() {
         "{}",
         stranger.stderr()
     );
+}
+
+#[test]
+fn the_unix_socket_over_ssh() {
+    let Some(hosts) = Hosts::of(1).slurm().start() else {
+        return;
+    };
+    let job = Job::sbatch(&hosts, &["-N", "1"], &["--listen", "127.0.0.1:0"]);
+    job.wait_ready();
+    let record = job.record().expect("a connection file");
+    let there = record.unix.expect("a socket");
+    hosts.run(
+        "laptop",
+        &["scp", &format!("head:.ipsteer/{}.json", job.cluster()), "."],
+    );
+    let forward = format!("/tmp/steer.sock:{there}");
+    let tunnel = hosts.spawn(
+        "laptop",
+        &["ssh", "-N", "-J", "head", "-L", &forward, &record.host],
+    );
+    let here = hosts.tmp("laptop").join("steer.sock");
+    until("the socket on the laptop", || here.exists().then_some(()));
+    let file = format!("{}.json", job.cluster());
+    let steer = ["ipsteer", "--connect", &file, "--url", "unix:/tmp/steer.sock"];
+    let said = hosts.run(
+        "laptop",
+        &[
+            &steer[..],
+            &["exec", "print('on', __import__('socket').gethostname())"],
+        ]
+        .concat(),
+    );
+    assert_eq!(said.matches("on h1").count(), 2, "{said}");
+    hosts.run("laptop", &[&steer[..], &["stop"]].concat());
+    drop(tunnel);
+    check_good_end(&job);
 }
 
 /// The client is told, the job ends, nothing is left; the state and the exit code that remain.
@@ -413,16 +541,23 @@ fn a_killed_rank_under_pbs() {
     );
 }
 
+/// All processes got TERM: the instruction was interrupted, or the signal was faster.
+fn check_told_of_term(told: &str) {
+    let known = ["interrupted because the cluster is stopping", "received SIGTERM"];
+    assert!(known.iter().any(|text| told.contains(text)), "{told}");
+}
+
 #[test]
 fn scancel() {
     let Some(hosts) = Hosts::of(2).slurm().start() else {
         return;
     };
     let job = Job::sbatch(&hosts, &[], &[]);
-    let (state, ..) = ended_by(&job, |job| {
+    let (state, _, told) = ended_by(&job, |job| {
         job.hosts.run("head", &["scancel", &job.id]);
     });
     assert_eq!(state, "CANCELLED");
+    check_told_of_term(&told);
     assert!(job.reason().contains("SIGTERM"), "{}", job.reason());
 }
 
@@ -432,10 +567,11 @@ fn scancel_under_srun() {
         return;
     };
     let job = Job::sbatch(&hosts, &["--export=ALL,IPENGINE_LAUNCH=srun"], &[]);
-    let (state, ..) = ended_by(&job, |job| {
+    let (state, _, told) = ended_by(&job, |job| {
         job.hosts.run("head", &["scancel", &job.id]);
     });
     assert_eq!(state, "CANCELLED");
+    check_told_of_term(&told);
     assert!(job.reason().contains("SIGTERM"), "{}", job.reason());
 }
 
@@ -445,10 +581,11 @@ fn qdel() {
         return;
     };
     let job = Job::qsub(&hosts);
-    let (state, ..) = ended_by(&job, |job| {
+    let (state, _, told) = ended_by(&job, |job| {
         job.hosts.run("head", &["qdel", &job.id]);
     });
     assert_eq!(state, "CANCELLED");
+    check_told_of_term(&told);
     assert!(job.reason().contains("SIGTERM"), "{}", job.reason());
 }
 
@@ -472,13 +609,14 @@ fn the_time_limit() {
         return;
     };
     let job = Job::sbatch(&hosts, &[], &[]);
-    let (state, ..) = ended_by(&job, |job| {
+    let (state, _, told) = ended_by(&job, |job| {
         job.hosts.run(
             "head",
             &["scontrol", "update", &format!("JobId={}", job.id), "EndTime=now"],
         );
     });
     assert_eq!(state, "TIMEOUT");
+    check_told_of_term(&told);
     assert!(job.reason().contains("SIGTERM"), "{}", job.reason());
 }
 
