@@ -407,6 +407,21 @@ fn a_job_without_the_program_says_so() {
 }
 
 #[test]
+fn srun_is_given_the_pmi_that_the_user_names() {
+    let Some(hosts) = Hosts::of(1).slurm().start() else {
+        return;
+    };
+    let export = "--export=ALL,IPENGINE_LAUNCH=srun,SLURM_MPI_TYPE=unheard_of";
+    let job = Job::sbatch(&hosts, &["-N", "1", "-o", "job.out", export], &["--linger", "0"]);
+    assert_eq!(job.wait_over().0, "FAILED");
+    let said = fs::read_to_string(hosts.home("head").join("job.out")).expect("the job's output");
+    assert!(
+        said.contains("mpi/unheard_of") || said.contains("Invalid MPI type 'unheard_of'"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_tunnel_waits_for_its_job_and_tells_when_it_is_over() {
     let Some(hosts) = Hosts::of(2).slurm().start() else {
         return;
