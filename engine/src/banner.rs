@@ -77,7 +77,10 @@ fn way_from_laptop(cluster: &str, host: &str, access_file: &Path) -> String {
     let submitted_from = |system: &str, job: &str, host: &str| {
         env::var_os(job)?;
         let login = env::var(host).ok()?;
-        Some(format!("scripts/{system}/tunnel.sh {login} {cluster}"))
+        Some(format!(
+            "scripts/{system}/tunnel.sh {login} {cluster}{}",
+            elsewhere(access_file)
+        ))
     };
     submitted_from("slurm", "SLURM_JOB_ID", "SLURM_SUBMIT_HOST")
         .or_else(|| submitted_from("pbs", "PBS_JOBID", "PBS_O_HOST"))
@@ -85,6 +88,15 @@ fn way_from_laptop(cluster: &str, host: &str, access_file: &Path) -> String {
             let file = access_file.display();
             format!("scp {host}:{file} . && ipsteer --connect {cluster}.json status")
         })
+}
+
+/// The directory of connection files as another argument, if it is not the usual one.
+fn elsewhere(access_file: &Path) -> String {
+    let usual = env::var_os("HOME").map(|home| Path::new(&home).join(".ipsteer"));
+    match access_file.parent() {
+        Some(dir) if Some(dir) != usual.as_deref() => format!(" {}", dir.display()),
+        _ => String::new(),
+    }
 }
 
 /// Waits in the background until the connection file is there, then prints.

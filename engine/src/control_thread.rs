@@ -1,6 +1,7 @@
 //! The control thread: a thread of its own with a tokio runtime, that owns the link, the timers and the signals.
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -235,15 +236,15 @@ impl Desk {
         let mut complained = false;
         loop {
             let host = self.control.borrow().facts.host.clone();
-            match address.connect(&host).await {
-                Ok(connection) => {
-                    let ended = self.serve(connection, &linked).await;
-                    link::forget_socket();
-                    self.control.borrow_mut().outbound.disconnected();
-                    *self.writing.borrow_mut() = false;
+            let ended = match address.connect(&host).await {
+                Ok(connection) => self.serve(connection, &linked).await,
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok(why) => {
                     lost_at = Instant::now();
                     complained = false;
-                    reason = Some(ended.map_or_else(|e| chain(&e), |()| "closed".to_owned()));
+                    reason = Some(why);
                 }
                 Err(error) if lost_at.elapsed() > LINK_GRACE => {
                     self.give_up(&error);
@@ -270,24 +271,38 @@ impl Desk {
     /// Stops this engine: nobody is left to work for. The launcher may be cut off, too, hence the rank's own file.
     fn give_up(&self, error: &Error) {
         if !self.control.borrow().is_stopping() {
-            let grace = LINK_GRACE.as_secs();
-            tracing::error!(
-                "the gateway is gone for {grace} s, this engine ends: {}",
+            let why = format!(
+                "no link to the gateway for {} s, this engine ends: {}",
+                LINK_GRACE.as_secs(),
                 chain(error)
             );
-            eprintln!(
-                "ipengine-mpi: the gateway is gone for {grace} s, this engine ends: {}",
-                chain(error)
-            );
+            // First the watchdog: whoever reads the launcher's pipe or serves the file may hold us up.
+            self.stop("the gateway is gone");
+            let _ = writeln!(std::io::stderr(), "ipengine-mpi: {why}");
+            tracing::error!("{why}");
         }
-        self.stop("the gateway is gone");
     }
 
+    /// Serves one connection to its end: `Ok` with the reason if the gateway had welcomed this engine.
     async fn serve(
         &self,
         connection: Connection,
         linked: &std::sync::mpsc::Sender<Result<(), Error>>,
-    ) -> Result<(), Error> {
+    ) -> Result<String, Error> {
+        let served = self.talk(connection, linked).await;
+        link::forget_socket();
+        self.control.borrow_mut().outbound.disconnected();
+        *self.writing.borrow_mut() = false;
+        let ended = served?;
+        Ok(ended.map_or_else(|error| chain(&error), |()| "closed".to_owned()))
+    }
+
+    /// The outer error: the gateway did not welcome this engine. The inner one: what ended the link.
+    async fn talk(
+        &self,
+        connection: Connection,
+        linked: &std::sync::mpsc::Sender<Result<(), Error>>,
+    ) -> Result<Result<(), Error>, Error> {
         let Connection {
             mut reader,
             mut writer,
@@ -300,19 +315,25 @@ impl Desk {
         frame::frames(&hello, 1).for_each(|frame| writer.add(&frame));
         writer.flush().await?;
         let mut assembler = Assembler::new(frame::MAX_PAYLOAD_LEN);
-        let Some((ToEngine::Welcome { received }, _)) = next_message(&mut reader, &mut assembler).await?
-        else {
-            return Err(Error::Link {
-                reason: "the gateway did not welcome this engine".to_owned(),
-            });
+        let received = match next_message(&mut reader, &mut assembler).await? {
+            Some((ToEngine::Welcome { received }, _)) => received,
+            Some((ToEngine::Stop { reason }, _)) => {
+                self.stop(&reason);
+                return Err(Error::Link { reason });
+            }
+            _ => {
+                return Err(Error::Link {
+                    reason: "the gateway did not welcome this engine".to_owned(),
+                });
+            }
         };
         self.control.borrow_mut().on_link(received);
         // Nobody listens after the first connection.
         let _ = linked.send(Ok(()));
-        tokio::select! {
+        Ok(tokio::select! {
             ended = self.read(&mut reader, &mut assembler) => ended,
             ended = self.write(&mut writer) => ended,
-        }
+        })
     }
 
     async fn read(&self, reader: &mut Reader, assembler: &mut Assembler) -> Result<(), Error> {

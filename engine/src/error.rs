@@ -44,7 +44,9 @@ pub enum Error {
         source: io::Error,
     },
     /// `--listen` is no address.
-    #[error("--listen {given}: not an address and port such as 0.0.0.0:7000")]
+    #[error(
+        "--listen {given}: not an address and port such as 0.0.0.0:7000, or a range such as 0.0.0.0:7000-7099"
+    )]
     Listen {
         /// As given.
         given: String,

@@ -4,7 +4,10 @@
 //! MPICH's launcher and `srun` hand on everything.
 
 use std::env;
+use std::path::Path;
 use std::process::Command;
+
+use crate::place::Place;
 
 const PREFIX: &str = "OMPI_FORWARDED_";
 
@@ -18,12 +21,19 @@ const NAMES: [&str; 6] = [
     "CONDA_PREFIX",
 ];
 
-/// Adds to the launcher's environment what rank 0 has to see wherever it runs.
-pub fn give(launcher: &mut Command, cluster: &str) {
-    launcher.env("IPENGINE_CLUSTER", cluster);
-    launcher.env(format!("{PREFIX}IPENGINE_CLUSTER"), cluster);
-    for name in &NAMES[1..] {
-        if let Some(value) = env::var_os(name) {
+/// Adds to the launcher's environment what rank 0 has to see wherever it runs. With the directory that was chosen here it
+/// finds this gateway; one that it chose itself might be another.
+pub fn give(launcher: &mut Command, place: &Place) {
+    let base = place.access_file.parent().map(Path::as_os_str);
+    launcher.env("IPENGINE_CLUSTER", &place.cluster);
+    launcher.envs(base.map(|base| ("IPSTEER_DIR", base)));
+    for name in NAMES {
+        let value = match name {
+            "IPENGINE_CLUSTER" => Some(place.cluster.clone().into()),
+            "IPSTEER_DIR" => base.map(ToOwned::to_owned),
+            _ => env::var_os(name),
+        };
+        if let Some(value) = value {
             launcher.env(format!("{PREFIX}{name}"), value);
         }
     }

@@ -9,13 +9,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytes::Bytes;
 use ipengine_protocol::OutputName;
 use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::io::Errno;
 
 use crate::error::Error;
 
@@ -48,7 +49,14 @@ impl OutputFiles {
     /// Those of opening files.
     pub fn open(dir: &Path, rank: u32) -> io::Result<Self> {
         let path = |extension: &str| dir.join(format!("rank-{rank:04}.{extension}"));
-        let open = |path: &PathBuf| File::options().create(true).append(true).read(true).open(path);
+        // Somebody else's link would lead our output elsewhere.
+        let options = File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .to_owned();
+        let open = |path: &PathBuf| options.open(path);
         let paths = [path("out"), path("err")];
         Ok(Self {
             files: [open(&paths[0])?, open(&paths[1])?],
@@ -109,8 +117,12 @@ impl OutputFiles {
 /// up each instruction, and with it both threads.
 fn length(file: &File) -> io::Result<u64> {
     let known_here = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let about = statx(file, c"", known_here, StatxFlags::SIZE)?;
-    Ok(about.stx_size)
+    match statx(file, c"", known_here, StatxFlags::SIZE) {
+        Ok(about) => Ok(about.stx_size),
+        // Kernels before 4.11 lack it, and some containers forbid what they do not know.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(file.metadata()?.len()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A piece of output to send.

@@ -34,7 +34,7 @@ impl Place {
         let mut tried = Vec::new();
         for base in base_candidates() {
             let run_dir = base.join("runs").join(&cluster);
-            match create_private(&run_dir.join("logs")) {
+            match create_owned(&base, &run_dir, &run_dir.join("logs")) {
                 Ok(()) => {
                     return Ok(Self {
                         access_file: base.join(format!("{cluster}.json")),
@@ -95,50 +95,54 @@ impl Place {
 /// Where a rank's output may lie, best first: rank 0's run directory, which this host may not have or may not write; then
 /// the directory that the job was submitted from; then this host's own.
 #[must_use]
-pub fn log_dirs(run_dir: &Path, cluster: &str) -> [LogDir; 3] {
-    let below = |base: PathBuf| base.join(".ipsteer/runs").join(cluster).join("logs");
-    let own = env::temp_dir().join(format!("ipsteer-{}", nix::unistd::geteuid()));
-    [
-        LogDir::Shared(run_dir.join("logs")),
-        LogDir::Submit(submit_dir().map_or_else(PathBuf::new, below)),
-        LogDir::Own(own.join(cluster).join("logs"), own),
-    ]
+pub fn log_dirs(run_dir: &Path, cluster: &str) -> Vec<LogDir> {
+    let submit = submit_dir().map(|dir| LogDir::below(dir.join(".ipsteer"), Path::new("runs"), cluster));
+    let name = format!("ipsteer-{}", nix::unistd::geteuid());
+    let own = LogDir::below(env::temp_dir().join(name), Path::new(""), cluster);
+    let shared = LogDir {
+        dir: run_dir.join("logs"),
+        root: None,
+    };
+    [Some(shared), submit, Some(own)].into_iter().flatten().collect()
 }
 
 /// A directory for a rank's output.
 #[derive(Clone, Debug)]
-pub enum LogDir {
-    /// Made by rank 0: what is not there is on no file system that the two hosts share.
-    Shared(PathBuf),
-    /// To be made.
-    Submit(PathBuf),
-    /// To be made in a directory of ours that nobody else may enter.
-    Own(PathBuf, PathBuf),
+pub struct LogDir {
+    dir: PathBuf,
+    /// What is to be made, and to be ours alone; none where rank 0 has made all: what is not there is on no file system
+    /// that the two hosts share.
+    root: Option<PathBuf>,
 }
 
 impl LogDir {
+    fn below(root: PathBuf, runs: &Path, cluster: &str) -> Self {
+        Self {
+            dir: root.join(runs).join(cluster).join("logs"),
+            root: Some(root),
+        }
+    }
+
     /// Its path, when it is there and can be written.
     ///
     /// # Errors
     /// Why not.
     pub fn ready(&self) -> io::Result<&Path> {
-        match self {
-            Self::Shared(dir) => writable(dir).map(|()| dir.as_path()),
-            Self::Submit(dir) => create_private(dir).map(|()| dir.as_path()),
-            Self::Own(dir, root) => {
+        match &self.root {
+            None => writable(&self.dir)?,
+            Some(root) => {
                 create_private(root)?;
                 check_private(root)?;
-                create_private(dir).map(|()| dir.as_path())
+                create_private(&self.dir)?;
             }
         }
+        Ok(&self.dir)
     }
 
     /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        match self {
-            Self::Shared(dir) | Self::Submit(dir) | Self::Own(dir, _) => dir,
-        }
+        &self.dir
     }
 }
 
@@ -186,6 +190,16 @@ fn submit_dir() -> Option<PathBuf> {
         .find_map(env::var_os)
         .map(PathBuf::from);
     told.or_else(|| env::current_dir().ok())
+}
+
+/// Creates `logs` and what is above it. Whoever owned one of them could put a gateway of his in our place, so the run
+/// directory must be ours, and so must `.ipsteer` where we chose its place: a directory that the user names may be shared.
+fn create_owned(base: &Path, run_dir: &Path, logs: &Path) -> io::Result<()> {
+    create_private(logs)?;
+    if base.ends_with(".ipsteer") {
+        check_private(base)?;
+    }
+    check_private(run_dir)
 }
 
 /// Creates a directory and its parents; what is created is owner-only. The directory must be writable.

@@ -10,9 +10,9 @@ use ipengine_gateway::LauncherReport;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signalled, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::cli::ServeArgs;
@@ -37,6 +37,8 @@ const KEEPALIVE: [(&str, &str); 3] = [
     ("OMPI_MCA_oob_tcp_keepalive_intvl", "1"),
     ("OMPI_MCA_oob_tcp_keepalive_probes", "3"),
 ];
+/// No gateway stays longer after the end of its world: 300 s at most, and what its own deadlines take.
+const LONGEST_LINGER: Duration = Duration::from_secs(330);
 /// Exit code when the launcher cannot be run, as shells give it.
 const NOT_RUN: u8 = 127;
 
@@ -47,44 +49,100 @@ const NOT_RUN: u8 = 127;
 pub fn run(args: &ServeArgs) -> Result<u8, Error> {
     let place = Place::create(args.place.cluster.as_deref())?;
     let plan = Plan::new(&place, &args.place, true, 0)?;
-    let gateway = Supervisor::start(&plan)?;
-    let reports = gateway.pipe();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::io("start the launcher's runtime"))?;
-    runtime.block_on(async {
+    // Before there is a gateway, which a signal's default would leave alone.
+    let mut signals = runtime.block_on(async { Signals::watch() })?;
+    let gateway = Supervisor::start(&plan)?;
+    let reports = gateway.pipe();
+    let code = runtime.block_on(async {
         let pid = gateway.gateway_pid();
         // From now on, so that a gateway that dies while the world runs is started again.
         let watched = tokio::task::spawn_blocking(move || gateway.watch());
-        let code = run_launcher(&place, &args.launcher, reports).await?;
-        outlast(watched, &pid).await?;
+        let code = run_launcher(&place, &args.launcher, reports.clone(), &mut signals).await?;
+        outlast(watched, &pid, &reports, &mut signals).await?;
         Ok(code)
-    })
+    });
+    // What shows the launcher's words may be held up by a terminal that stands still.
+    runtime.shutdown_background();
+    code
 }
 
-/// Keeps the allocation while the gateway lingers for clients that still fetch. INT or TERM ends that.
-async fn outlast(mut ended: JoinHandle<Result<ExitStatus, Error>>, pid: &AtomicU32) -> Result<(), Error> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("watch for signals"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch for signals"))?;
-    loop {
+/// INT and TERM.
+struct Signals {
+    interrupt: Signalled,
+    terminate: Signalled,
+}
+
+impl Signals {
+    /// Must be called within the runtime.
+    fn watch() -> Result<Self, Error> {
+        let watch = |kind| signal(kind).map_err(Error::io("watch for signals"));
+        Ok(Self {
+            interrupt: watch(SignalKind::interrupt())?,
+            terminate: watch(SignalKind::terminate())?,
+        })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Keeps the allocation while the gateway lingers for clients that still fetch. INT or TERM ends that; one more ends a
+/// gateway that does not answer, and so does the time that no gateway lingers for.
+async fn outlast(
+    mut ended: JoinHandle<Result<ExitStatus, Error>>,
+    pid: &AtomicU32,
+    reports: &ReportPipe,
+    signals: &mut Signals,
+) -> Result<(), Error> {
+    let mut limit = tokio::time::Instant::now() + LONGEST_LINGER;
+    let mut told: Option<tokio::time::Instant> = None;
+    loop {
+        let name = tokio::select! {
             status = &mut ended => {
                 let status = status.map_err(|error| Error::io("wait for the gateway")(error.into()))??;
                 tracing::info!(%status, "gateway ended");
                 return Ok(());
             }
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            name = signals.next() => name,
+            () = tokio::time::sleep_until(limit) => "the deadline",
+        };
+        let now = tokio::time::Instant::now();
+        if told.is_some_and(|before| now < before + SAME_WISH) {
+            continue;
         }
-        if let Ok(pid) = i32::try_from(pid.load(Ordering::SeqCst)).map(Pid::from_raw) {
-            // It may have ended this moment; the wait will tell.
-            let _ = kill(pid, Signal::SIGTERM);
+        if told.replace(now).is_some() || now >= limit {
+            // Another one takes its place, hears of the end, and has nothing to linger for.
+            end_gateway(pid);
         }
+        limit = now + STOP_GRACE;
+        reports.send(LauncherReport::Stop {
+            reason: format!("ipengine-mpi serve received {name}"),
+        });
     }
 }
 
-async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) -> Result<u8, Error> {
+fn end_gateway(pid: &AtomicU32) {
+    if let Ok(pid) = i32::try_from(pid.load(Ordering::SeqCst)).map(Pid::from_raw) {
+        // It may have ended this moment; the wait will tell.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+}
+
+async fn run_launcher(
+    place: &Place,
+    command: &[String],
+    reports: ReportPipe,
+    signals: &mut Signals,
+) -> Result<u8, Error> {
     let (program, arguments) = command.split_first().expect("clap requires one");
     let mut launcher = Command::new(program);
     launcher
@@ -93,7 +151,7 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    forwarded::give(launcher.as_std_mut(), &place.cluster);
+    forwarded::give(launcher.as_std_mut(), place);
     watch_over_hosts(&mut launcher);
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
     unsafe { launcher.pre_exec(|| Ok(set_pdeathsig(END_WITH_US)?)) };
@@ -122,7 +180,7 @@ async fn run_launcher(place: &Place, command: &[String], reports: ReportPipe) ->
                 tokio::task::spawn_local(tee_stdout(stdout, reports.clone())),
                 tokio::task::spawn_local(tee_stderr(stderr, reports.clone())),
             ];
-            let status = watch(&mut child, &reports).await?;
+            let status = watch(&mut child, &reports, signals).await?;
             finish_tees(tees).await;
             reports.send(exited(status));
             Ok(exit_code(status))
@@ -142,7 +200,7 @@ fn watch_over_hosts(launcher: &mut Command) {
 
 /// Shows the launcher's messages as they come and passes them on.
 async fn tee_stderr(stderr: impl AsyncRead + Unpin, reports: ReportPipe) {
-    tee(stderr, std::io::stderr(), |line| {
+    tee(stderr, tokio::io::stderr(), |line| {
         reports.send(LauncherReport::Output(line.to_owned()));
     })
     .await;
@@ -151,7 +209,7 @@ async fn tee_stderr(stderr: impl AsyncRead + Unpin, reports: ReportPipe) {
 /// Standard output is the ranks', but MPICH's mpiexec tells of a death there, behind a row of `=`.
 async fn tee_stdout(stdout: impl AsyncRead + Unpin, reports: ReportPipe) {
     let mut launcher_speaks = false;
-    tee(stdout, std::io::stdout(), |line| {
+    tee(stdout, tokio::io::stdout(), |line| {
         launcher_speaks = launcher_speaks || is_rule(line);
         if launcher_speaks {
             reports.send(LauncherReport::Output(line.to_owned()));
@@ -164,15 +222,19 @@ fn is_rule(line: &str) -> bool {
     line.len() >= 40 && line.bytes().all(|byte| byte == b'=')
 }
 
-async fn tee(from: impl AsyncRead + Unpin, mut to: impl Write, mut hear: impl FnMut(&str)) {
-    let mut lines = BufReader::new(from).split(b'\n');
-    while let Ok(Some(mut line)) = lines.next_segment().await {
-        line.push(b'\n');
+async fn tee(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut hear: impl FnMut(&str)) {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        hear(String::from_utf8_lossy(&line).trim_end_matches('\n'));
         // Whoever started `serve` may have gone (an ssh that was cut): the launcher is read all the same.
-        let _ = to.write_all(&line);
-        line.pop();
-        hear(&String::from_utf8_lossy(&line));
+        let _ = to.write_all(&line).await;
+        if from.buffer().is_empty() {
+            let _ = to.flush().await;
+        }
+        line.clear();
     }
+    let _ = to.flush().await;
 }
 
 /// What the launcher wrote last must reach the gateway before its exit does; a grandchild that keeps a pipe open
@@ -188,16 +250,13 @@ async fn finish_tees(tees: [JoinHandle<()>; 2]) {
 }
 
 /// Waits for the launcher; INT or TERM begins an orderly stop, the second one ends it at once.
-async fn watch(child: &mut Child, reports: &ReportPipe) -> Result<ExitStatus, Error> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("watch for signals"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch for signals"))?;
+async fn watch(child: &mut Child, reports: &ReportPipe, signals: &mut Signals) -> Result<ExitStatus, Error> {
     let mut deadlines = Deadlines::default();
     loop {
         let next = deadlines.next();
         tokio::select! {
             status = child.wait() => return status.map_err(Error::io("wait for the launcher")),
-            _ = interrupt.recv() => deadlines.on_signal(child, reports, "SIGINT"),
-            _ = terminate.recv() => deadlines.on_signal(child, reports, "SIGTERM"),
+            name = signals.next() => deadlines.on_signal(child, reports, name),
             () = next => deadlines.advance(child, reports, "the deadline"),
         }
     }
@@ -224,8 +283,8 @@ impl Deadlines {
 
     fn on_signal(&mut self, child: &Child, reports: &ReportPipe, name: &str) {
         let now = tokio::time::Instant::now();
-        let before = self.signalled.replace(now);
-        if before.is_none_or(|before| now >= before + SAME_WISH) {
+        if self.signalled.is_none_or(|before| now >= before + SAME_WISH) {
+            self.signalled = Some(now);
             self.advance(child, reports, name);
         }
     }

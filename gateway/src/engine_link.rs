@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ipengine_protocol::handshake::Role;
 use ipengine_protocol::{
     Assembler, DecodeError, EngineFacts, EngineId, Frame, FromEngine, FromEngineEnvelope, Incoming, Message,
-    frame,
+    ToEngine, frame,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{timeout, timeout_at};
@@ -65,12 +65,16 @@ where
     let engine = facts.id;
     let board = &*reception.board;
     let mailbox = Rc::new(Mailbox::default());
-    board.call(|router, now| {
+    let admitted = board.call(|router, now| {
         router.admit(&facts)?;
         router.outbox().attach_engine(engine, &mailbox);
         router.on_engine_hello(facts, now);
         Ok::<_, Fault>(())
-    })?;
+    });
+    if let Err(fault) = admitted {
+        refuse(&mut stream, &fault).await;
+        return Err(fault);
+    }
     let (mut reader, mut writer) = tokio::io::split(stream);
     let end = {
         let reading = pin!(read(board, engine, &mut reader, &mut inbox));
@@ -78,6 +82,24 @@ where
     };
     after(board, engine, &mailbox, pid).await;
     end
+}
+
+/// Tells an engine that it has no place here, so that it ends instead of asking again: one whose cable was cut for long
+/// enough to count as lost, above all.
+async fn refuse<S>(stream: &mut S, fault: &Fault)
+where
+    S: AsyncWrite + Unpin,
+{
+    let stop = ToEngine::Stop {
+        reason: fault.to_string(),
+    };
+    let frames: Vec<Frame> = frame::frames(&Message::bare(&stop), 1).collect();
+    let written = timeout(LAST_WORDS, async {
+        stream.write_all_buf(&mut Pieces::of(&frames)).await?;
+        stream.shutdown().await
+    });
+    // It may be gone again already.
+    let _ = written.await;
 }
 
 /// Reads and writes until one of both ends. When only writing fails, the peer is gone, but its last words may be there.

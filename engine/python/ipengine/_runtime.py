@@ -7,15 +7,12 @@ last two cases the kind is ``error``, the meta is the exception as JSON and ther
 from __future__ import annotations
 
 import builtins
-import os
 import pickle
 import sys
 import types
 from typing import Any
 
-import _ipengine
-
-from . import _canning, _errors, _interrupt, _mpi, _streams, _values
+from . import _canning, _errors, _forks, _interrupt, _mpi, _streams, _values
 
 Outcome = tuple[str, str, str, list]
 
@@ -51,9 +48,7 @@ def start(user_site_setup: dict[str, Any]) -> None:
     _streams.install()
     _mpi.install_import_hook()
     _interrupt.install(_namespace)
-    after_fork = getattr(_ipengine, "after_fork_child", None)
-    if after_fork is not None:
-        os.register_at_fork(after_in_child=after_fork)
+    _forks.install()
 
 
 def _make_main():

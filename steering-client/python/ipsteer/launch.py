@@ -60,8 +60,9 @@ def find_mpiexec(given: str | os.PathLike[str] | None, engine: str | None = None
 
 def _launcher_of(engine: str | None) -> str:
     """What ``ipengine-mpi --check`` names: a machine may have several MPIs."""
-    told = None
-    if engine is not None:
+    if engine is None:
+        return "mpiexec"
+    try:
         said = subprocess.run(
             [engine, "--check"],
             stdin=subprocess.DEVNULL,
@@ -71,7 +72,9 @@ def _launcher_of(engine: str | None) -> str:
             timeout=30,
             check=False,
         )
-        told = re.search(r"^mpiexec +(/.*)$", said.stdout, re.MULTILINE)
+    except (OSError, subprocess.SubprocessError):  # what is wrong with it shows when it is started
+        return "mpiexec"
+    told = re.search(r"^mpiexec +(/.*)$", said.stdout, re.MULTILINE)
     return told[1] if told else "mpiexec"
 
 

@@ -158,7 +158,11 @@ impl MpiJob {
         processes::signal(self.pid(), signal);
     }
 
-    fn poll_exit(&mut self) -> Option<ExitStatus> {
+    /// How what was started has ended, if it has.
+    ///
+    /// # Panics
+    /// When the kernel does not tell.
+    pub fn poll_exit(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none() {
             self.exit = self.child.try_wait().expect("the child can be waited for");
         }

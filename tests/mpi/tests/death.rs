@@ -261,6 +261,16 @@ with multiprocessing.get_context('fork').Pool(2) as pool:
     squares = pool.map(abs, [-1, -2])
 ";
     client.must(&[0], source);
+    // Nor does a child swallow the signals that an engine answers.
+    for (number, ending) in [("SIGTERM", "-15"), ("SIGINT", "7")] {
+        let source = format!(
+            "read, write = os.pipe()\npid = os.fork()\nif pid == 0:\n    try:\n        os.write(write, b'!')\n        \
+             time.sleep(1000)\n    except KeyboardInterrupt:\n        os._exit(7)\nos.read(read, 1)\n\
+             os.kill(pid, signal.{number})\nos.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])"
+        );
+        let arrived = client.must(&[0, 1], &source);
+        assert!(arrived.iter().all(|one| shown(one) == ending), "{number}");
+    }
     let alive = until("the status", || Some(client.status_now()));
     assert!(
         alive.engines.iter().all(|engine| engine.state == "idle"),

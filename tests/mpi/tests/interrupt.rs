@@ -42,7 +42,11 @@ fn a_blocking_read() {
 
 #[test]
 fn a_wait_for_a_child() {
-    interrupt_running("import subprocess\nprint('here')\nsubprocess.run(['sleep', '10000'])");
+    // `subprocess.run` would leave the child behind if the interrupt came before it knew of it.
+    interrupt_running(
+        "import subprocess\nchild = subprocess.Popen(['sleep', '10000'])\n\
+         try:\n    print('here')\n    child.wait()\nfinally:\n    child.kill()\n    child.wait()",
+    );
 }
 
 #[test]

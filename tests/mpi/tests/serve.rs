@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use ipengine_tests::{Launch, Mpi, mpi, skipped, until};
+use ipengine_tests::{Launch, Mpi, MpiJob, mpi, processes, skipped, until};
+use nix::sys::signal::Signal;
 
 /// More ranks than any machine that runs tests has cores.
 const TOO_MANY: u32 = 1000;
@@ -84,31 +85,47 @@ fn a_ranks_exit_code_is_returned() {
     assert_eq!(job.wait_exit().code(), Some(3), "{}", job.text());
 }
 
+/// A job whose launcher waits for the file `go` and then runs `script`, and its gateway, which stands still.
+fn with_a_gateway_that_stands_still(script: &str) -> (MpiJob, i32) {
+    let launch = Launch::resident(1);
+    let [up, go] = ["up", "go"].map(|name| launch.dir().join(name));
+    let script = format!("touch {up:?}; until [ -e {go:?} ]; do sleep 0.01; done; {script}");
+    let program = launcher(&launch, &script).display().to_string();
+    let job = launch.launcher(vec![program]).spawn();
+    until("the launcher", || up.exists().then_some(()));
+    let is_gateway = |process: &&processes::Process| process.command.contains("internal-gateway");
+    let gateway = job.processes().iter().find(is_gateway).expect("a gateway").pid;
+    processes::signal(gateway, Signal::SIGSTOP);
+    fs::write(go, "").expect("a file");
+    (job, gateway)
+}
+
 /// What a launcher writes must not be held up by a gateway that stands still, nor its end.
 #[test]
-fn a_gateway_that_stands_still_holds_nobody_up() {
-    use nix::sys::signal::Signal;
-    let launch = Launch::resident(1);
-    let done = launch.dir().join("done");
-    let go = launch.dir().join("go");
+fn a_gateway_that_stands_still_holds_no_launcher_up() {
     // More than any pipe holds.
-    let script = format!(
-        "until [ -e {go:?} ]; do sleep 0.01; done; head -c 3000000 /dev/zero | tr '\\0' '\\n' >&2; touch {done:?}; exit 5"
-    );
-    let program = launcher(&launch, &script).display().to_string();
-    let mut job = launch.launcher(vec![program]).spawn();
-    let gateway = until("the gateway", || {
-        let processes = job.processes();
-        processes
-            .iter()
-            .find(|process| process.command.contains("internal-gateway"))
-            .map(|process| process.pid)
-    });
-    ipengine_tests::processes::signal(gateway, Signal::SIGSTOP);
-    fs::write(&go, "").expect("a file");
+    let line = "x".repeat(3000);
+    let much = format!("yes {line} | head -n 1000 >&2; touch \"$IPSTEER_DIR/done\"; exit 5");
+    let (mut job, gateway) = with_a_gateway_that_stands_still(&much);
+    let done = job.dir().join("done");
     until("the launcher to end", || done.exists().then_some(()));
-    ipengine_tests::processes::signal(gateway, Signal::SIGCONT);
+    processes::signal(gateway, Signal::SIGCONT);
     assert_eq!(job.wait_exit().code(), Some(5));
     assert!(job.wait_post_mortem().contains("exit code 5"));
+    job.wait_gone();
+}
+
+/// Who wants the end gets it: the gateway is replaced by one that listens.
+#[test]
+fn a_gateway_that_stands_still_does_not_keep_the_allocation() {
+    let (mut job, _) = with_a_gateway_that_stands_still("exit 5");
+    let status = until("serve to return", || {
+        job.signal(Signal::SIGTERM);
+        job.poll_exit()
+    });
+    assert_eq!(status.code(), Some(5), "{}", job.text());
+    // The other one does not know that there was a world, and does not say that there was none.
+    let reason = job.wait_post_mortem();
+    assert!(!reason.contains("did not start"), "{reason}");
     job.wait_gone();
 }
