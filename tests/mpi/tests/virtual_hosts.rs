@@ -1,11 +1,12 @@
 //! The virtual hosts themselves: what they share and do not share, and that nothing of them is left, whatever ends them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ipengine_tests::hosts::living_of;
-use ipengine_tests::{Hosts, until};
+use ipengine_tests::launch::root;
+use ipengine_tests::{Hosts, skipped, until};
 
 /// The directory of a runner's hosts, on its standard output after this.
 const SIGN: &str = "the hosts are in ";
@@ -78,6 +79,66 @@ fn what_a_job_leaves_behind_is_ended_and_logged() {
         killed,
         ["h1 job sleep 1001", "h1 step sleep 1002", "h2 step sleep 1002"]
     );
+}
+
+/// Where root runs the tests, all others say nothing of an ordinary user; else they show it themselves.
+#[test]
+fn an_ordinary_user_can_have_them() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("ipt").tempdir_in("/tmp");
+    let dir = dir.expect("a private directory");
+    let nobody = nix::unistd::User::from_name("nobody");
+    let nobody = nobody.ok().flatten().expect("every system has it");
+    nix::unistd::chown(dir.path(), Some(nobody.uid), Some(nobody.gid)).expect("root may");
+    let as_nobody = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--reuid={}", nobody.uid))
+            .arg(format!("--regid={}", nobody.gid))
+            .args(["--clear-groups", "--"])
+            .args(words)
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+            )
+            .current_dir(dir.path());
+        command
+    };
+    let script = root().join("tests/mpi/hosts/cluster.sh").display().to_string();
+    let able = format!("test -x {script} && unshare --user --map-current-user --net --mount true");
+    if !as_nobody(&["sh", "-c", &able])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        skipped("an ordinary user may not make namespaces here, or not read this source tree");
+        return;
+    }
+    let path = dir.path().display().to_string();
+    let mut hosts = as_nobody(&[&script, &path, "2", "slurm"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("setpriv is there");
+    let mut orders = hosts.stdin.take().expect("piped above");
+    let mut answers = BufReader::new(hosts.stdout.take().expect("piped above")).lines();
+    let log = || std::fs::read_to_string(dir.path().join("cluster.log")).unwrap_or_default();
+    let mut answer = || answers.next().and_then(Result::ok).unwrap_or_default();
+    assert_eq!(answer(), "ready", "{}", log());
+    for order in [
+        format!("laptop test $(id -u) = {}", nobody.uid),
+        format!("head cd {path} && SLURM_CONF={path}/slurm/slurm.conf srun -N 2 hostname"),
+    ] {
+        writeln!(orders, "{order}").expect("the hosts listen");
+        assert_eq!(answer(), "0", "{order}: {}", log());
+    }
+    drop(orders);
+    assert!(hosts.wait().expect("a child").success());
+    until("the last process to end", || {
+        living_of(dir.path()).is_empty().then_some(())
+    });
 }
 
 /// Not a test by itself: the runner that [`nothing_is_left_of_a_killed_runner`] kills.
