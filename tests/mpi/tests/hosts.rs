@@ -164,6 +164,24 @@ fn the_port_may_come_from_a_range() {
     world.stop();
 }
 
+/// The launcher hands on few variables to other hosts; rank 0 tells the others.
+#[test]
+fn the_python_path_reaches_every_host() {
+    let Some(hosts) = Hosts::of(2).start() else {
+        return;
+    };
+    let modules = hosts.home("h1").join("modules");
+    fs::create_dir(&modules).expect("a directory");
+    fs::write(modules.join("only_there.py"), "word = 'found'").expect("a module");
+    let path = modules.display().to_string();
+    for spread in [Spread::over(&hosts), Spread::over(&hosts).resident().from("head")] {
+        let world = spread.env("PYTHONPATH", &path).start();
+        let said = world.ipsteer(&["exec", "import only_there; print(only_there.word)"]);
+        assert_eq!(said.matches("found").count(), 4, "{said}");
+        world.stop();
+    }
+}
+
 #[test]
 fn serve_may_run_where_no_rank_does() {
     let Some(hosts) = Hosts::of(2).start() else {

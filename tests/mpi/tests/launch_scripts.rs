@@ -616,6 +616,7 @@ fn a_signal_to_the_script() {
     });
     assert_eq!((state.as_str(), code.as_str()), ("COMPLETED", "0:0"));
     assert_eq!(job.reason(), "ipengine-mpi serve received SIGTERM");
+    assert_eq!(hosts.killed_by_slurm(), "", "these did not end by themselves");
 }
 
 #[test]

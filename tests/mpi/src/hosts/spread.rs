@@ -18,6 +18,8 @@ pub struct Spread<'a> {
     launcher: Vec<String>,
     options: Vec<String>,
     dir: Option<PathBuf>,
+    /// `NAME=VALUE`.
+    environment: Vec<String>,
 }
 
 /// A world that can be steered. The laptop has its connection file.
@@ -44,6 +46,7 @@ impl<'a> Spread<'a> {
                 .collect(),
             options: Vec::new(),
             dir: None,
+            environment: Vec::new(),
         }
     }
 
@@ -68,6 +71,13 @@ impl<'a> Spread<'a> {
         self
     }
 
+    /// With another environment variable for whoever starts it.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push(format!("{name}={value}"));
+        self
+    }
+
     /// Other arguments for `mpiexec`, in the place of the usual ones.
     #[must_use]
     pub fn mpiexec(mut self, words: &[&str]) -> Self {
@@ -87,10 +97,11 @@ impl<'a> Spread<'a> {
     pub fn spawn(&self) -> Running {
         let text = |text: &str| text.to_owned();
         let engine = engine_program().display().to_string();
-        let mut words = Vec::new();
+        let mut words = vec![text("env")];
         if let Some(dir) = &self.dir {
-            words.extend([text("env"), text("-C"), dir.display().to_string()]);
+            words.extend([text("-C"), dir.display().to_string()]);
         }
+        words.extend(self.environment.iter().cloned());
         let mut place = vec![text("--cluster"), text(CLUSTER)];
         place.extend(self.options.iter().cloned());
         if self.resident {
