@@ -4,10 +4,11 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::SinkExt;
 use ipengine_protocol::frame::MAX_FRAME_LEN;
 use ipengine_protocol::handshake::{HandshakeError, Role, client_hello};
-use ipengine_protocol::{ClientId, EngineId, Request, Submit, Targets, Work};
+use ipengine_protocol::{Assembler, ClientId, EngineId, Incoming, Request, Submit, Targets, ToEngine, Work};
 use support::client::{Client, Stream, Web, close_frame, close_reason, prove, receive_binary, upgrade};
 use support::engine::{self, Engine};
 use support::{Gateway, random, secret, within};
@@ -38,10 +39,27 @@ fn unknown_session() -> (u16, String) {
 }
 
 async fn hears_the_end(stream: &mut dyn Stream) {
+    assert_eq!(last_bytes(stream).await, b"");
+}
+
+async fn last_bytes(stream: &mut dyn Stream) -> Vec<u8> {
     let mut rest = Vec::new();
     // A reset is an end too.
     let _ = within("the end of the connection", stream.read_to_end(&mut rest)).await;
-    assert_eq!(rest, b"");
+    rest
+}
+
+/// The order to stop, with this reason, and nothing behind it.
+fn assert_told_to_stop(bytes: &[u8], reason: &str) {
+    let frame = Bytes::copy_from_slice(&bytes[4..]);
+    let Incoming::Message(message) = Assembler::new(u64::MAX).take(frame).unwrap() else {
+        panic!("no whole message in {bytes:?}");
+    };
+    let stop: ToEngine = message.decode().unwrap();
+    assert!(
+        matches!(&stop, ToEngine::Stop { reason: told } if told == reason),
+        "{stop:?}"
+    );
 }
 
 #[tokio::test]
@@ -291,7 +309,9 @@ async fn an_engine_of_another_world_is_turned_away() {
             .await
             .unwrap();
         engine::say_hello(&mut *link, rank, size).await;
-        hears_the_end(&mut *link).await;
+        // Else it would come again and again.
+        let reason = format!("engine {rank} of {size} does not belong to this world");
+        assert_told_to_stop(&last_bytes(&mut *link).await, &reason);
     }
     still_serves(&gateway).await;
 }
