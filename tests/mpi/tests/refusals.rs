@@ -235,8 +235,24 @@ fn a_rank_that_cannot_open_its_files() {
         .prefix("ipt")
         .tempdir_in("/tmp")
         .expect("a directory");
-    fs::create_dir_all(home.path().join("runs/test/logs/rank-0001.out")).expect("a directory in the way");
-    let (job, text) = refused(Launch::plain(2).ipsteer_dir(home.path()));
-    assert_says(&text, &["rank 1 cannot go on", "rank-0001.out"]);
+    let submit = home.path().join("submit");
+    let launch = Launch::plain(2)
+        .ipsteer_dir(home.path())
+        .env("SLURM_SUBMIT_DIR", Some(&submit.display().to_string()));
+    let own = launch.dir().join(format!("ipsteer-{}", nix::unistd::geteuid()));
+    // Everywhere that it may write to.
+    let places = [
+        home.path().join("runs/test/logs"),
+        submit.join(".ipsteer/runs/test/logs"),
+        own.join("test/logs"),
+    ];
+    for place in &places {
+        fs::create_dir_all(place.join("rank-0001.out")).expect("a directory in the way");
+    }
+    let (job, text) = refused(launch);
+    assert_says(&text, &["rank 1 cannot go on"]);
+    for place in &places {
+        assert_says(&text, &[&place.display().to_string()]);
+    }
     no_connection_file(&job);
 }
