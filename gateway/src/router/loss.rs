@@ -59,16 +59,26 @@ impl<O: Outbox> Router<O> {
             let cause = consequence(cause);
             return self.lose(engine, cause, now);
         }
-        if !self.world.death.unexplained.contains(&engine) {
-            self.world.death.unexplained.push(engine);
+        // A launcher that kills the others at once makes it chance whose end is seen first; the first link to close is not.
+        let first = self.first_missing().unwrap_or(engine);
+        for lost in [first, engine] {
+            if !self.world.death.unexplained.contains(&lost) {
+                self.world.death.unexplained.push(lost);
+            }
         }
         let launcher = &mut self.world.launcher;
         if !launcher.heard || launcher.exited.is_some() {
             self.settle(now);
-        } else if self.world.death.unexplained.len() == 1 {
+        } else if !std::mem::replace(&mut self.world.death.asked, true) {
             launcher.listen();
             self.set_timer(now.at + self.limits.launcher, Timer::Settle);
         }
+    }
+
+    /// Of the engines whose links are closed the one that closed first.
+    fn first_missing(&self) -> Option<EngineId> {
+        let missing = self.engines.iter().filter(|row| self.is_missing(row.id));
+        missing.min_by_key(|row| row.missing_since).map(|row| row.id)
     }
 
     /// Decides the cause of unexplained losses with what is known.

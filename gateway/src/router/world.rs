@@ -68,6 +68,8 @@ pub(super) struct Death {
     pub(super) cause: Option<LossCause>,
     /// Engines that are gone without a word, while the launcher may still say why.
     pub(super) unexplained: Vec<EngineId>,
+    /// The launcher is being listened to for the reason.
+    pub(super) asked: bool,
 }
 
 impl World {
