@@ -12,10 +12,17 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+/// What one read asks for at least, and at most.
+const LEAST: usize = 4 << 10;
+const MOST: usize = 1 << 20;
+
 /// A connected Unix socket.
 #[derive(Debug)]
 pub struct LocalStream {
     socket: AsyncFd<UnixStream>,
+    /// What the next read asks for. Memory is zeroed before it is read into: all of a reader's buffer for a message of some
+    /// hundred bytes would cost more than the read.
+    ask: usize,
     /// While the socket is full: the same socket, registered for room to write.
     room: Option<AsyncFd<UnixStream>>,
 }
@@ -28,7 +35,11 @@ impl LocalStream {
     pub fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
         // Stays nonblocking.
         let socket = register(stream.into_std()?, Interest::READABLE)?;
-        Ok(Self { socket, room: None })
+        Ok(Self {
+            socket,
+            ask: LEAST,
+            room: None,
+        })
     }
 
     fn poll_send(
@@ -65,10 +76,11 @@ fn register(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixSt
 
 impl AsyncRead for LocalStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, ask, .. } = self.get_mut();
         loop {
-            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-            let free = buf.initialize_unfilled();
-            let room = free.len();
+            let mut ready = ready!(socket.poll_read_ready(cx))?;
+            let room = buf.remaining().min(*ask);
+            let free = buf.initialize_unfilled_to(room);
             match ready.try_io(|socket| socket.get_ref().read(free)) {
                 Ok(Ok(read)) => {
                     if 0 < read && read < room {
@@ -76,6 +88,7 @@ impl AsyncRead for LocalStream {
                         ready.clear_ready();
                     }
                     buf.advance(read);
+                    *ask = (2 * read).clamp(LEAST, MOST);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
