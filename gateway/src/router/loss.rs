@@ -61,6 +61,7 @@ impl<O: Outbox> Router<O> {
         }
         // A launcher that kills the others at once makes it chance whose end is seen first; the first link to close is not.
         let first = self.first_missing().unwrap_or(engine);
+        let begins = self.world.death.unexplained.is_empty();
         for lost in [first, engine] {
             if !self.world.death.unexplained.contains(&lost) {
                 self.world.death.unexplained.push(lost);
@@ -69,7 +70,7 @@ impl<O: Outbox> Router<O> {
         let launcher = &mut self.world.launcher;
         if !launcher.heard || launcher.exited.is_some() {
             self.settle(now);
-        } else if !std::mem::replace(&mut self.world.death.asked, true) {
+        } else if begins {
             launcher.listen();
             self.set_timer(now.at + self.limits.launcher, Timer::Settle);
         }

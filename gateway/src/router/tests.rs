@@ -451,6 +451,39 @@ fn an_engine_that_comes_back_while_the_launcher_is_asked_is_not_lost() {
 }
 
 #[test]
+fn an_engine_that_came_back_once_is_lost_like_any_other() {
+    let mut bench = Bench::new(1, Limits::default());
+    bench.router.world.launcher.heard = true;
+    for _ in 0..2 {
+        bench.hello(0, 1, 0);
+        bench.router.on_engine_closed(EngineId(0), false, bench.now);
+        bench.pass(Limits::default().reconnect);
+    }
+    bench.pass(Limits::default().launcher);
+    assert_eq!(lost_first(&mut bench), Some(0));
+}
+
+/// A launcher kills the others so soon after a death that their ends may be seen before that of the first.
+#[test]
+fn the_link_that_closed_first_is_to_blame() {
+    let mut bench = Bench::new(3, Limits::default());
+    for engine in [2, 0, 1] {
+        bench.router.on_engine_closed(EngineId(engine), false, bench.now);
+        bench.pass(Duration::from_millis(1));
+    }
+    bench.router.on_process_gone(EngineId(0), bench.now);
+    assert_eq!(lost_first(&mut bench), Some(2));
+}
+
+/// The engine that ADA hears to be the cause of all.
+fn lost_first(bench: &mut Bench) -> Option<u32> {
+    bench.events(ADA).into_iter().find_map(|event| match event {
+        Event::EngineLost { cause, .. } => Some(cause.engine),
+        _ => None,
+    })
+}
+
+#[test]
 fn a_restarted_gateway_goes_on_where_the_old_one_ended() {
     let mut bench = Bench::starting(1, Limits::default());
     bench.numbers = vec![7];

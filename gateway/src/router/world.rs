@@ -68,8 +68,6 @@ pub(super) struct Death {
     pub(super) cause: Option<LossCause>,
     /// Engines that are gone without a word, while the launcher may still say why.
     pub(super) unexplained: Vec<EngineId>,
-    /// The launcher is being listened to for the reason.
-    pub(super) asked: bool,
 }
 
 impl World {
